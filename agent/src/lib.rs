@@ -1,0 +1,1 @@
+//! What captures: the cut and the API resources.

@@ -1,0 +1,1 @@
+//! What Stillpoint writes down: scope, cut, manifest, verdict.

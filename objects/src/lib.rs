@@ -1,0 +1,1 @@
+//! All Kubernetes knowledge: discovery, exact lists, references, order, sanitising, normalising, diff.

@@ -1,0 +1,1 @@
+//! Writer and reader of restic's repository format on any object store.

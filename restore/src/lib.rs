@@ -1,0 +1,1 @@
+//! The restore plan, a value, and its application.

@@ -1,0 +1,1 @@
+//! Scratch clusters, restore tests, checks and the report.
