@@ -1,1 +1,4 @@
 //! Scratch clusters, restore tests, checks and the report.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod scratch;

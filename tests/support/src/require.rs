@@ -1,0 +1,120 @@
+//! Things that a test cannot do without.
+//!
+//! Where something is missing, `SKIPPED <test>: <reason>` goes to standard error and, for runners
+//! that hide what passing tests print, to the file named by `STILLPOINT_SKIP_LOG`. With
+//! `STILLPOINT_REQUIRE=all` the test fails instead.
+//!
+//! ```no_run
+//! # use stillpoint_test_support::require;
+//! let Some(restic) = require::program("restic") else { return };
+//! ```
+
+use std::env;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::PathBuf;
+use std::thread;
+
+/// The program called `name` in a folder of `PATH`; `None` when the test is to be skipped.
+///
+/// # Panics
+/// When there is none and `STILLPOINT_REQUIRE=all`.
+#[must_use]
+pub fn program(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&path).map(|folder| folder.join(name)).find(|program| program.is_file());
+    found.or_else(|| skip(&format!("no program {name} in PATH")))
+}
+
+/// The value of the environment variable `name`; `None` when the test is to be skipped.
+///
+/// # Panics
+/// When it is not set or empty and `STILLPOINT_REQUIRE=all`.
+#[must_use]
+pub fn env(name: &str) -> Option<String> {
+    let value = env::var(name).ok().filter(|value| !value.is_empty());
+    value.or_else(|| skip(&format!("{name} is not set")))
+}
+
+fn skip<T>(reason: &str) -> Option<T> {
+    let thread = thread::current();
+    let test = thread.name().unwrap_or("a test without a name");
+    assert!(!everything_is_required(), "{test} cannot be skipped: {reason}");
+    report(&format!("SKIPPED {test}: {reason}"));
+    None
+}
+
+fn everything_is_required() -> bool {
+    env::var("STILLPOINT_REQUIRE").is_ok_and(|value| value == "all")
+}
+
+/// One write per line: tests of many processes append to the same file.
+fn report(line: &str) {
+    let line = format!("{line}\n");
+    let mut standard_error = std::io::stderr();
+    let _ = standard_error.write_all(line.as_bytes());
+    if let Some(log) = env::var_os("STILLPOINT_SKIP_LOG") {
+        let opened = OpenOptions::new().append(true).create(true).open(log);
+        if let Ok(mut log) = opened {
+            let _ = log.write_all(line.as_bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Output};
+
+    use super::*;
+
+    /// Runs the test `asks_for_what_is_missing` as a process of its own, with `variables`.
+    fn ask(variables: &[(&str, &str)]) -> Output {
+        Command::new(env::current_exe().unwrap())
+            .args(["--exact", "require::tests::asks_for_what_is_missing"])
+            .args(["--ignored", "--nocapture"])
+            .env_remove("STILLPOINT_REQUIRE")
+            .env_remove("STILLPOINT_SKIP_LOG")
+            .envs(variables.iter().copied())
+            .output()
+            .unwrap()
+    }
+
+    const LINE: &str = "SKIPPED require::tests::asks_for_what_is_missing: \
+                        no program no-such-program in PATH\n";
+
+    #[test]
+    #[ignore = "run by the tests below, in another environment"]
+    fn asks_for_what_is_missing() {
+        assert_eq!(program("no-such-program"), None);
+    }
+
+    #[test]
+    fn a_skipped_test_says_so_with_its_name_and_reason() {
+        let output = ask(&[]);
+        assert!(output.status.success());
+        assert!(String::from_utf8_lossy(&output.stderr).contains(LINE));
+    }
+
+    #[test]
+    fn the_skip_log_names_every_skipped_test() {
+        let log = env::temp_dir().join(format!("stillpoint-skip-log-{}", std::process::id()));
+        let name = log.to_str().unwrap();
+        ask(&[("STILLPOINT_SKIP_LOG", name)]);
+        ask(&[("STILLPOINT_SKIP_LOG", name)]);
+        let logged = std::fs::read_to_string(&log).unwrap();
+        std::fs::remove_file(&log).unwrap();
+        assert_eq!(logged, LINE.repeat(2));
+    }
+
+    #[test]
+    fn where_everything_is_required_a_missing_program_fails_the_test() {
+        let output = ask(&[("STILLPOINT_REQUIRE", "all")]);
+        assert!(!output.status.success());
+    }
+
+    #[test]
+    fn what_is_there_is_given() {
+        assert_eq!(program("sh").unwrap().file_name().unwrap(), "sh");
+        assert_eq!(super::env("PATH"), env::var("PATH").ok());
+    }
+}
