@@ -1,0 +1,211 @@
+//! Says what went wrong in terms that a caller can act on.
+//!
+//! One enum for the crate: whichever layer noticed, the operator has the same few things to do, so the variants are
+//! outcomes, each with the place and the cause.
+
+use jiff::Timestamp;
+
+use crate::Id;
+
+/// The cause handed over by a library below.
+pub type Cause = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// What can go wrong with a repository.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The text is not the address of a store.
+    #[error("{url} is no repository address: {reason}; use file:///path, a path, or s3://bucket/prefix")]
+    InvalidUrl {
+        /// The address as given.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The store is reachable, but holds no repository.
+    #[error("there is no repository at {store}; create it with init or correct the address")]
+    NoRepository {
+        /// Address of the store.
+        store: String,
+    },
+    /// Refused to initialise over an existing repository.
+    #[error("there is a repository at {store} already; open it, or choose another address")]
+    RepositoryExists {
+        /// Address of the store.
+        store: String,
+    },
+    /// The bucket of the store does not exist.
+    #[error("the bucket of {store} does not exist; create it or correct the address")]
+    BucketAbsent {
+        /// Address of the store.
+        store: String,
+        /// What the store said.
+        #[source]
+        source: Cause,
+    },
+    /// The store refused the credentials or the right to an operation.
+    #[error("access to {path} in {store} was denied; check the credentials and their rights")]
+    AccessDenied {
+        /// Address of the store.
+        store: String,
+        /// File or folder asked for.
+        path: String,
+        /// What the store said.
+        #[source]
+        source: Cause,
+    },
+    /// The store did not answer within its deadline.
+    #[error("{store} cannot be reached: {reason}; check the address, the network and the server")]
+    Unreachable {
+        /// Address of the store.
+        store: String,
+        /// The innermost cause in words.
+        reason: String,
+        /// The whole cause.
+        #[source]
+        source: Cause,
+    },
+    /// The store answered with an error of its own.
+    #[error("{store} failed at {path}: {reason}")]
+    Store {
+        /// Address of the store.
+        store: String,
+        /// File or folder asked for.
+        path: String,
+        /// The innermost cause in words.
+        reason: String,
+        /// The whole cause.
+        #[source]
+        source: Cause,
+    },
+    /// The store has no such file.
+    #[error("{path} is missing in {store}")]
+    FileMissing {
+        /// Address of the store.
+        store: String,
+        /// The file asked for.
+        path: String,
+    },
+    /// The store has a file of this name already.
+    #[error("{path} exists in {store} already")]
+    FileExists {
+        /// Address of the store.
+        store: String,
+        /// The file to be created.
+        path: String,
+    },
+    /// No key of the repository opens with the password.
+    #[error("the password opens none of the {keys} keys of {store}; check the password")]
+    WrongPassword {
+        /// Address of the store.
+        store: String,
+        /// Number of keys tried.
+        keys: usize,
+    },
+    /// The repository has a format version that is not ours.
+    #[error(
+        "{store} has repository format {version}, only 2 is supported; upgrade it with restic migrate upgrade_repo_v2"
+    )]
+    UnsupportedVersion {
+        /// Address of the store.
+        store: String,
+        /// The version found.
+        version: u32,
+    },
+    /// A file of the repository is not what was written.
+    #[error("{path} is damaged: {reason}")]
+    Damaged {
+        /// File, or blob and pack, that is damaged.
+        path: String,
+        /// How that shows.
+        reason: String,
+    },
+    /// The index knows no such blob.
+    #[error("{kind} blob {id} is in no index of {store}; the backup that needs it cannot be read")]
+    BlobMissing {
+        /// Address of the store.
+        store: String,
+        /// `data` or `tree`.
+        kind: &'static str,
+        /// The blob.
+        id: Id,
+    },
+    /// Somebody else's lock is in the way.
+    #[error("{store} is locked{} by {user} on {host} (pid {pid}) since {since}; wait, or remove a dead lock with restic unlock", if *.exclusive { " exclusively" } else { "" })]
+    Locked {
+        /// Address of the store.
+        store: String,
+        /// Whether the other lock excludes everybody.
+        exclusive: bool,
+        /// User that holds it.
+        user: String,
+        /// Host of the holder.
+        host: String,
+        /// Process of the holder.
+        pid: u32,
+        /// When the lock was written or refreshed last.
+        since: Timestamp,
+    },
+    /// Our own lock was removed or could not be refreshed.
+    #[error("the lock on {store} was lost: {reason}; nothing was committed, run the operation again")]
+    LockLost {
+        /// Address of the store.
+        store: String,
+        /// How it was lost.
+        reason: String,
+    },
+    /// A commit ended the writer, or its runtime did.
+    #[error("the writer was closed and takes no more data")]
+    WriterClosed,
+    /// An earlier write failed, so nothing more is taken and nothing is committed.
+    #[error("an earlier write failed and nothing was committed: {source}")]
+    WriterFailed {
+        /// The first error.
+        #[source]
+        source: std::sync::Arc<Error>,
+    },
+    /// The caller's data cannot be stored.
+    #[error("{what} cannot be stored: {reason}")]
+    Invalid {
+        /// What was to be stored.
+        what: String,
+        /// Why not.
+        reason: String,
+    },
+    /// Something read back is larger than the caller or the format allows.
+    #[error("{what} is larger than the limit of {limit} bytes")]
+    TooLarge {
+        /// What is too large.
+        what: String,
+        /// The limit, in bytes.
+        limit: u64,
+    },
+    /// The runtime was stopped under the operation.
+    #[error("the operation was stopped before it was done")]
+    Stopped {
+        /// What the runtime said.
+        #[source]
+        source: tokio::task::JoinError,
+    },
+}
+
+impl Error {
+    /// Whether this says that a file is absent, rather than unreadable.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::FileMissing { .. })
+    }
+
+    pub(crate) fn damaged(path: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Damaged { path: path.into(), reason: reason.into() }
+    }
+
+    pub(crate) fn invalid(what: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Invalid { what: what.into(), reason: reason.into() }
+    }
+}
+
+impl From<tokio::task::JoinError> for Error {
+    fn from(source: tokio::task::JoinError) -> Self {
+        Self::Stopped { source }
+    }
+}

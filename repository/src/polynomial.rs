@@ -1,0 +1,91 @@
+//! Draws the irreducible polynomial that every restic repository carries in its config.
+//!
+//! We cut blobs at object borders and never use it, but restic refuses a repository without one and cuts its own
+//! backups into the same repository by it. Polynomials over GF(2) are bits of a `u64`; the test is Ben-Or's.
+
+const DEGREE: u32 = 53;
+
+/// A random irreducible polynomial of degree 53 over GF(2), one bit a coefficient.
+pub(crate) fn random_irreducible() -> u64 {
+    loop {
+        let candidate = candidate(rand::random());
+        if is_irreducible(candidate) {
+            return candidate;
+        }
+    }
+}
+
+/// Sets the highest and the constant coefficient: without the latter x divides it.
+fn candidate(bits: u64) -> u64 {
+    (bits & ((1 << DEGREE) - 1)) | (1 << DEGREE) | 1
+}
+
+/// Ben-Or: `f` is irreducible if gcd(f, x^(2^i) - x) is 1 for every i up to half its degree.
+fn is_irreducible(f: u64) -> bool {
+    const X: u64 = 0b10;
+    let mut power = X;
+    (1..=degree(f) / 2).all(|_| {
+        power = multiply(power, power, f);
+        gcd(f, power ^ X) == 1
+    })
+}
+
+fn degree(f: u64) -> u32 {
+    f.checked_ilog2().unwrap_or(0)
+}
+
+fn remainder(mut a: u64, f: u64) -> u64 {
+    while a != 0 && degree(a) >= degree(f) {
+        a ^= f << (degree(a) - degree(f));
+    }
+    a
+}
+
+fn multiply(a: u64, b: u64, f: u64) -> u64 {
+    let top = degree(f);
+    let (mut shifted, mut product) = (remainder(a, f), 0);
+    for bit in 0..top {
+        if b >> bit & 1 == 1 {
+            product ^= shifted;
+        }
+        shifted <<= 1;
+        if shifted >> top & 1 == 1 {
+            shifted ^= f;
+        }
+    }
+    product
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, remainder(a, b)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// By trial division, for degrees where that is quick.
+    fn has_divisor(f: u64) -> bool {
+        (2..1 << (degree(f) / 2 + 1)).any(|divisor| remainder(f, divisor) == 0)
+    }
+
+    #[test]
+    fn the_test_agrees_with_trial_division_on_all_small_polynomials() {
+        for f in 4..4096 {
+            assert_eq!(is_irreducible(f), !has_divisor(f), "{f:b}");
+        }
+    }
+
+    #[test]
+    fn the_polynomial_of_restics_own_documentation_is_irreducible() {
+        assert!(is_irreducible(0x25_b468_838d_cb75));
+        assert!(!is_irreducible(0x25_b468_838d_cb74));
+    }
+
+    #[test]
+    fn drawn_polynomials_have_degree_53_and_differ() {
+        let (a, b) = (random_irreducible(), random_irreducible());
+        assert_eq!((degree(a), degree(b)), (DEGREE, DEGREE));
+        assert_ne!(a, b);
+    }
+}

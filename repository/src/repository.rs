@@ -1,0 +1,265 @@
+//! Creates and opens repositories, lists and forgets snapshots.
+//!
+//! An opened repository is a store and a key; what may be done with it is split by purpose: a writer holds a lock, a
+//! reader holds an index, and neither can do the other's work.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::crypto::Cipher;
+use crate::files::{Files, Folder};
+use crate::index::Index;
+use crate::key::{self, Unlocked};
+use crate::lock::{Lock, LockKind};
+use crate::reader::Reader;
+use crate::snapshot::{Snapshot, SnapshotFile};
+use crate::writer::Writer;
+use crate::{Error, Id, Kdf, Password, Store, polynomial};
+
+const VERSION: u32 = 2;
+const CONFIG: &str = "config";
+const MAX_SMALL_FILE: u64 = 1 << 20;
+/// Each costs the KDF's time; restic tries twenty too.
+const MAX_KEYS: usize = 20;
+
+/// The file `config`: sealed, but never compressed.
+#[derive(Serialize, Deserialize)]
+struct Config {
+    version: u32,
+    id: Id,
+    chunker_polynomial: String,
+}
+
+/// An opened repository. Cheap to clone.
+#[derive(Clone)]
+pub struct Repository {
+    files: Arc<Files>,
+    id: Id,
+}
+
+impl std::fmt::Debug for Repository {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Repository").field("store", &self.files.store).field("id", &self.id).finish()
+    }
+}
+
+impl Repository {
+    /// Creates a repository.
+    ///
+    /// The key is written first and the config, create-only, last: without a config there is no repository, so `init`
+    /// can be run again after a crash and clears the orphaned key.
+    ///
+    /// # Errors
+    /// [`Error::RepositoryExists`] if there is one, or another `init` was faster.
+    pub async fn init(store: Store, password: &Password, kdf: Kdf) -> Result<Self, Error> {
+        match store.get(CONFIG, MAX_SMALL_FILE).await {
+            Err(error) if error.is_missing() => {}
+            Err(error) => return Err(error),
+            Ok(_) => return Err(Error::RepositoryExists { store: store.to_string() }),
+        }
+        store.create_folders().await?;
+        let password = password.clone();
+        let (cipher, key) = tokio::task::spawn_blocking(move || key::create(&password, kdf)).await??;
+        let key_path = key_path(&Id::of(&key));
+        store.put(&key_path, key.clone().into()).await?;
+        let id = write_config(&store, &cipher, &key_path).await?;
+        clear_orphaned_keys(&store, &key_path, key).await?;
+        Ok(Self { files: Arc::new(Files { store, cipher }), id })
+    }
+
+    /// Opens a repository.
+    ///
+    /// # Errors
+    /// Distinguishes [`Error::NoRepository`], [`Error::BucketAbsent`], [`Error::AccessDenied`],
+    /// [`Error::Unreachable`], [`Error::WrongPassword`], [`Error::UnsupportedVersion`] and [`Error::Damaged`].
+    pub async fn open(store: Store, password: &Password) -> Result<Self, Error> {
+        let sealed = match store.get(CONFIG, MAX_SMALL_FILE).await {
+            Err(error) if error.is_missing() => return Err(Error::NoRepository { store: store.to_string() }),
+            other => other?,
+        };
+        let mut unreadable = None;
+        let ciphers = unlock(&store, password).await?;
+        for cipher in ciphers {
+            match open_config(&cipher, &sealed) {
+                Ok(config) => return Self::opened(store, cipher, &config),
+                Err(error) => unreadable = Some(error),
+            }
+        }
+        Err(unreadable.unwrap_or_else(|| Error::damaged(CONFIG, "no key opens it")))
+    }
+
+    fn opened(store: Store, cipher: Cipher, config: &Config) -> Result<Self, Error> {
+        if config.version != VERSION {
+            return Err(Error::UnsupportedVersion { store: store.to_string(), version: config.version });
+        }
+        Ok(Self { files: Arc::new(Files { store, cipher }), id: config.id })
+    }
+
+    /// The id drawn when the repository was created, the same wherever it is copied.
+    pub fn id(&self) -> Id {
+        self.id
+    }
+
+    /// Where it is.
+    pub fn store(&self) -> &Store {
+        &self.files.store
+    }
+
+    /// All snapshots, oldest first.
+    ///
+    /// List them before [`Repository::reader`] loads the index: the index of a snapshot is written before it, so an
+    /// index loaded later is complete for every snapshot listed earlier.
+    ///
+    /// # Errors
+    /// One unreadable snapshot fails the list, by name: leaving it out could pass for its absence.
+    pub async fn snapshots(&self) -> Result<Vec<Snapshot>, Error> {
+        let mut snapshots = Vec::new();
+        for (id, json) in self.files.read_all(Folder::Snapshots).await? {
+            snapshots.push(parse_snapshot(id, &json)?);
+        }
+        snapshots.sort_by_key(|snapshot| (snapshot.time, snapshot.id));
+        Ok(snapshots)
+    }
+
+    /// One snapshot.
+    ///
+    /// # Errors
+    /// [`Error::FileMissing`] if there is none of this id.
+    pub async fn snapshot(&self, id: &Id) -> Result<Snapshot, Error> {
+        let json = self.files.read(Folder::Snapshots, id).await?;
+        parse_snapshot(*id, &json)
+    }
+
+    /// Removes a snapshot under an exclusive lock. Its data stays until a prune.
+    ///
+    /// # Errors
+    /// [`Error::FileMissing`] if there is none of this id, [`Error::Locked`] while anybody works on the repository.
+    pub async fn forget(&self, id: &Id) -> Result<(), Error> {
+        let lock = Lock::acquire(&self.files, LockKind::Exclusive).await?;
+        let forgotten = self.forget_locked(id, &lock).await;
+        lock.release().await;
+        forgotten
+    }
+
+    async fn forget_locked(&self, id: &Id, lock: &Lock) -> Result<(), Error> {
+        if !self.files.list(Folder::Snapshots).await?.contains(id) {
+            let (store, path) = (self.files.store.to_string(), Folder::Snapshots.path(id));
+            return Err(Error::FileMissing { store, path });
+        }
+        lock.verify().await?;
+        self.files.remove(Folder::Snapshots, id).await
+    }
+
+    /// Starts writing: takes a non-exclusive lock, then loads the index to find out what is stored already.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] while a prune or a forget runs.
+    pub async fn writer(&self) -> Result<Writer, Error> {
+        let lock = Lock::acquire(&self.files, LockKind::Shared).await?;
+        let mut index = self.index().await?;
+        index.retain_existing(&self.packs().await?);
+        Ok(Writer::new(self.files.clone(), lock, index))
+    }
+
+    /// Starts reading: loads the index. A reader sees what was committed before.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] names an index file that cannot be read.
+    pub async fn reader(&self) -> Result<Reader, Error> {
+        Ok(Reader::new(self.files.clone(), self.index().await?))
+    }
+
+    pub(crate) fn files(&self) -> &Files {
+        &self.files
+    }
+
+    async fn index(&self) -> Result<Index, Error> {
+        let contents = self.files.read_all(Folder::Index).await?;
+        let load = move || {
+            let mut index = Index::default();
+            for (id, json) in contents {
+                index.add_file(&json, &Folder::Index.path(&id))?;
+            }
+            Ok(index)
+        };
+        tokio::task::spawn_blocking(load).await?
+    }
+
+    /// Packs that exist, with their sizes.
+    async fn packs(&self) -> Result<HashMap<Id, u64>, Error> {
+        let entries = self.files.store.list("data").await?;
+        let pack = |name: &str| name.rsplit('/').next()?.parse().ok();
+        Ok(entries.iter().filter_map(|entry| Some((pack(&entry.name)?, entry.size))).collect())
+    }
+}
+
+fn parse_snapshot(id: Id, json: &[u8]) -> Result<Snapshot, Error> {
+    let file: SnapshotFile =
+        serde_json::from_slice(json).map_err(|error| Error::damaged(Folder::Snapshots.path(&id), error.to_string()))?;
+    Ok(Snapshot::new(id, file))
+}
+
+fn key_path(id: &Id) -> String {
+    format!("keys/{id}")
+}
+
+/// Writes the config, and withdraws our key if another `init` was faster.
+async fn write_config(store: &Store, cipher: &Cipher, key_path: &str) -> Result<Id, Error> {
+    let id = Id::random();
+    let chunker_polynomial = format!("{:x}", polynomial::random_irreducible());
+    let json = serde_json::to_vec(&Config { version: VERSION, id, chunker_polynomial })
+        .map_err(|error| Error::invalid("the config", error.to_string()))?;
+    let created = store.create(CONFIG, cipher.seal(&json)?.into()).await;
+    if !matches!(created, Err(Error::FileExists { .. })) {
+        return created.map(|()| id);
+    }
+    // a request that was repeated after its answer was lost meets its own file
+    let present = store.get(CONFIG, MAX_SMALL_FILE).await?;
+    if open_config(cipher, &present).is_ok_and(|config| config.id == id) {
+        return Ok(id);
+    }
+    store.delete(key_path).await?;
+    Err(Error::RepositoryExists { store: store.to_string() })
+}
+
+/// Removes keys that an `init` left which crashed before its config: their master key opens nothing, and restic takes
+/// the first key that a password opens. Ours is written once more in case that init cleared it likewise.
+async fn clear_orphaned_keys(store: &Store, own_path: &str, own: Vec<u8>) -> Result<(), Error> {
+    for entry in store.list("keys").await? {
+        let path = format!("keys/{}", entry.name);
+        if path != own_path {
+            store.delete(&path).await?;
+        }
+    }
+    store.put(own_path, own.into()).await
+}
+
+fn open_config(cipher: &Cipher, sealed: &[u8]) -> Result<Config, Error> {
+    let json = cipher.open(sealed).map_err(|error| Error::damaged(CONFIG, error.to_string()))?;
+    serde_json::from_slice(&json).map_err(|error| Error::damaged(CONFIG, error.to_string()))
+}
+
+/// All master keys that the password opens: normally one, several after an `init` that crashed.
+async fn unlock(store: &Store, password: &Password) -> Result<Vec<Cipher>, Error> {
+    let entries = store.list("keys").await?;
+    let keys = entries.len();
+    let (mut ciphers, mut damage) = (Vec::new(), None);
+    for entry in entries.into_iter().take(MAX_KEYS) {
+        let path = format!("keys/{}", entry.name);
+        let bytes = store.get(&path, MAX_SMALL_FILE).await?;
+        let password = password.clone();
+        match tokio::task::spawn_blocking(move || key::unlock(&bytes, &password)).await? {
+            Unlocked::Master(cipher) => ciphers.push(cipher),
+            Unlocked::OtherPassword => {}
+            Unlocked::Damaged(reason) => damage = Some(Error::damaged(path, reason)),
+        }
+    }
+    match damage {
+        _ if !ciphers.is_empty() => Ok(ciphers),
+        Some(damage) => Err(damage),
+        None if keys == 0 => Err(Error::damaged("keys", "there is no key file")),
+        None => Err(Error::WrongPassword { store: store.to_string(), keys }),
+    }
+}

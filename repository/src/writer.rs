@@ -1,0 +1,323 @@
+//! Writes blobs, trees and at last the snapshot that commits them.
+//!
+//! One call's way: a permit for a processor, then off the runtime's threads hash → known already? → compress → seal →
+//! pack; a full pack goes to the uploader. Every queue on that way is bounded, so memory is: a few packs, whatever is
+//! written. Hashing to packing is one step that no cancellation can divide, since a blob that is known and was never
+//! packed would be lost without a trace.
+//!
+//! # Guarantees
+//! The snapshot is written after every pack and index it needs, and only while the lock holds. The first failed write
+//! ends the writer. A writer that is dropped leaves no snapshot; a prune removes the packs it left.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
+
+use crate::crypto::Cipher;
+use crate::files::{Files, Folder};
+use crate::index::{Index, NewPacks};
+use crate::lock::Lock;
+use crate::pack::{BlobKind, PackBuilder, SealedBlob};
+use crate::segment::{FileWriter, PIECE};
+use crate::snapshot::{SnapshotFile, SnapshotMeta};
+use crate::tree::{FileContent, NodeKind, Tree};
+use crate::upload::{Order, Uploader};
+use crate::{Error, Id};
+
+/// What a writer has stored so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Blobs that were not in the repository.
+    pub blobs_new: u64,
+    /// Their bytes before compression.
+    pub bytes_new: u64,
+    /// Their bytes in packs, headers not counted.
+    pub bytes_packed: u64,
+    /// Blobs that were there already.
+    pub blobs_known: u64,
+    /// Their bytes before compression.
+    pub bytes_known: u64,
+    /// Packs closed and handed to the upload.
+    pub packs: u64,
+}
+
+/// Writes to a repository. Clones share one lock, one set of packs and one commit, and work from many tasks.
+#[derive(Clone)]
+pub struct Writer {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    files: Arc<Files>,
+    stock: Arc<Stock>,
+    processors: Arc<Semaphore>,
+    permits: u32,
+    uploader: Uploader,
+    // taken by the commit, which waits until it is released
+    lock: Mutex<Option<Lock>>,
+}
+
+/// Whether a writer takes blobs.
+enum Phase {
+    Open,
+    Closed,
+    Failed(Arc<Error>),
+}
+
+/// What has been stored, shared with the threads that store.
+pub(crate) struct Stock {
+    cipher: Cipher,
+    index: Index,
+    ledger: Mutex<Ledger>,
+    data: Mutex<PackBuilder>,
+    trees: Mutex<PackBuilder>,
+    orders: mpsc::Sender<Order>,
+}
+
+struct Ledger {
+    phase: Phase,
+    seen: HashSet<(BlobKind, Id)>,
+    /// Blobs that were seen and are not in a pack yet.
+    unpacked: u64,
+    stats: Stats,
+}
+
+/// A panic under a lock has failed the writer already; what it guards is read for the report.
+fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Writer {
+    pub(crate) fn new(files: Arc<Files>, lock: Lock, index: Index) -> Self {
+        let (orders, queue) = mpsc::channel(1);
+        let ledger = Ledger { phase: Phase::Open, seen: HashSet::new(), unpacked: 0, stats: Stats::default() };
+        let stock = Arc::new(Stock {
+            cipher: files.cipher.clone(),
+            index,
+            ledger: Mutex::new(ledger),
+            data: Mutex::default(),
+            trees: Mutex::default(),
+            orders,
+        });
+        let uploader = Uploader::start(files.store.clone(), queue, Arc::downgrade(&stock));
+        // one more than processors, so that none idles while another waits for a pack to be taken
+        let permits = std::thread::available_parallelism().map_or(2, |n| n.get().min(64)) + 1;
+        let inner = Inner {
+            files,
+            stock,
+            processors: Arc::new(Semaphore::new(permits)),
+            permits: u32::try_from(permits).unwrap_or(1),
+            uploader,
+            lock: Mutex::new(Some(lock)),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Starts a file of lines.
+    pub fn file_writer(&self) -> FileWriter {
+        FileWriter::new(self.clone())
+    }
+
+    /// Stores a small file.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub async fn bytes(&self, content: &[u8]) -> Result<FileContent, Error> {
+        let mut stored = FileContent { blobs: Vec::new(), size: content.len() as u64 };
+        for piece in content.chunks(PIECE) {
+            let blob = self.start(BlobKind::Data, Bytes::copy_from_slice(piece)).await?;
+            stored.blobs.push(blob.await??);
+        }
+        Ok(stored)
+    }
+
+    /// Stores a directory.
+    ///
+    /// # Errors
+    /// [`Error::BlobMissing`] if a node refers to what was not stored before; otherwise those of writing.
+    pub async fn tree(&self, tree: Tree) -> Result<Id, Error> {
+        for node in tree.nodes() {
+            let content = node.content.iter().flatten().map(|id| (BlobKind::Data, id));
+            let subtree = node.subtree.iter().map(|id| (BlobKind::Tree, id));
+            content.chain(subtree).try_for_each(|(kind, id)| self.require(kind, id))?;
+            if (node.kind == NodeKind::Dir) != node.subtree.is_some() {
+                return Err(Error::invalid(format!("the node {:?}", node.name), "only a directory has a tree"));
+            }
+        }
+        let json = tree.to_json()?;
+        self.start(BlobKind::Tree, json.into()).await?.await?
+    }
+
+    /// What was stored so far.
+    pub fn stats(&self) -> Stats {
+        guard(&self.inner.stock.ledger).stats
+    }
+
+    /// Makes everything durable and then visible: packs, index, a last look at the lock, the snapshot.
+    ///
+    /// Ends the writer for all its clones. After an error the snapshot may exist only if the error came from writing
+    /// it, its answer being lost; then it is complete.
+    ///
+    /// # Errors
+    /// [`Error::LockLost`] if the lock is gone, [`Error::WriterFailed`] after an earlier error.
+    pub async fn commit(self, meta: SnapshotMeta) -> Result<Id, Error> {
+        let lock = guard(&self.inner.lock).take().ok_or(Error::WriterClosed)?;
+        let committed = self.commit_locked(meta, &lock).await;
+        if let Err(error) = &committed {
+            tracing::debug!(%error, "the commit failed");
+        }
+        lock.release().await;
+        committed
+    }
+
+    async fn commit_locked(&self, meta: SnapshotMeta, lock: &Lock) -> Result<Id, Error> {
+        self.require(BlobKind::Tree, &meta.tree)?;
+        for content in self.flush().await?.into_files()? {
+            let file = self.inner.files.seal(Folder::Index, content).await?;
+            self.inner.files.write(file).await?;
+        }
+        let json = serde_json::to_vec(&SnapshotFile::from(meta))
+            .map_err(|error| Error::invalid("the snapshot", error.to_string()))?;
+        let snapshot = self.inner.files.seal(Folder::Snapshots, json).await?;
+        lock.verify().await?;
+        self.inner.files.write(snapshot).await
+    }
+
+    /// Closes the writer and waits until all packs are stored.
+    async fn flush(&self) -> Result<NewPacks, Error> {
+        // whoever holds no permit stores nothing: with all of them nothing is under way
+        let idle = self.inner.processors.acquire_many(self.inner.permits).await;
+        let stock = self.inner.stock.clone();
+        tokio::task::spawn_blocking(move || stock.close()).await??;
+        drop(idle);
+        let packs = self.inner.uploader.flush(&self.inner.stock.orders).await?;
+        self.inner.stock.failure().map_or(Ok(packs), Err)
+    }
+
+    fn require(&self, kind: BlobKind, id: &Id) -> Result<(), Error> {
+        if self.inner.stock.knows(kind, id) {
+            return Ok(());
+        }
+        Err(Error::BlobMissing { store: self.inner.files.store.to_string(), kind: kind.name(), id: *id })
+    }
+
+    /// Starts storing a blob once a processor is free.
+    pub(crate) async fn start(&self, kind: BlobKind, plaintext: Bytes) -> Result<JoinHandle<Result<Id, Error>>, Error> {
+        let permit = self.inner.processors.clone().acquire_owned().await.map_err(|_| Error::WriterClosed)?;
+        let stock = self.inner.stock.clone();
+        Ok(tokio::task::spawn_blocking(move || {
+            let stored = stock.store(kind, &plaintext);
+            drop(permit);
+            stored
+        }))
+    }
+}
+
+impl Stock {
+    /// Stores a blob unless it is there; blocks while too many packs wait for their upload.
+    fn store(&self, kind: BlobKind, plaintext: &[u8]) -> Result<Id, Error> {
+        let id = Id::of(plaintext);
+        if self.admit(kind, id, plaintext.len())?
+            && let Err(error) = self.pack(kind, id, plaintext)
+        {
+            self.fail(error);
+        }
+        self.failure().map_or(Ok(id), Err)
+    }
+
+    /// Whether the blob is new; from then on it is known and counts as under way.
+    fn admit(&self, kind: BlobKind, id: Id, size: usize) -> Result<bool, Error> {
+        let stored = self.index.contains(kind, &id);
+        let mut ledger = guard(&self.ledger);
+        ledger.check_open()?;
+        let new = !stored && ledger.seen.insert((kind, id));
+        let (stats, size) = (&mut ledger.stats, size as u64);
+        if new {
+            (stats.blobs_new, stats.bytes_new) = (stats.blobs_new + 1, stats.bytes_new + size);
+            ledger.unpacked += 1;
+        } else {
+            (stats.blobs_known, stats.bytes_known) = (stats.blobs_known + 1, stats.bytes_known + size);
+        }
+        Ok(new)
+    }
+
+    fn pack(&self, kind: BlobKind, id: Id, plaintext: &[u8]) -> Result<(), Error> {
+        let blob = SealedBlob::new(&self.cipher, kind, id, plaintext)?;
+        let size = blob.len() as u64;
+        // held while a full pack waits to be taken: otherwise others would fill the next and the next
+        let mut builder = guard(self.builder(kind));
+        builder.add(blob)?;
+        if builder.is_full() {
+            self.dispatch(std::mem::take(&mut builder))?;
+        }
+        drop(builder);
+        let mut ledger = guard(&self.ledger);
+        ledger.stats.bytes_packed += size;
+        ledger.unpacked -= 1;
+        Ok(())
+    }
+
+    fn dispatch(&self, builder: PackBuilder) -> Result<(), Error> {
+        let pack = builder.finish(&self.cipher)?;
+        guard(&self.ledger).stats.packs += 1;
+        self.orders.blocking_send(Order::Upload(pack)).map_err(|_| Error::WriterClosed)
+    }
+
+    fn builder(&self, kind: BlobKind) -> &Mutex<PackBuilder> {
+        match kind {
+            BlobKind::Data => &self.data,
+            BlobKind::Tree => &self.trees,
+        }
+    }
+
+    /// Takes no more blobs and hands over the packs that are not full.
+    fn close(&self) -> Result<(), Error> {
+        {
+            let mut ledger = guard(&self.ledger);
+            ledger.check_open()?;
+            ledger.phase = Phase::Closed;
+            if ledger.unpacked > 0 {
+                return Err(Error::invalid("the snapshot", "a blob that it may need failed to be stored"));
+            }
+        }
+        for builder in [&self.data, &self.trees] {
+            let builder = std::mem::take(&mut *guard(builder));
+            if !builder.is_empty() {
+                self.dispatch(builder)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn knows(&self, kind: BlobKind, id: &Id) -> bool {
+        self.index.contains(kind, id) || guard(&self.ledger).seen.contains(&(kind, *id))
+    }
+
+    /// Ends the writer by its first error.
+    pub(crate) fn fail(&self, error: Error) {
+        let mut ledger = guard(&self.ledger);
+        if !matches!(ledger.phase, Phase::Failed(_)) {
+            ledger.phase = Phase::Failed(Arc::new(error));
+        }
+    }
+
+    fn failure(&self) -> Option<Error> {
+        match &guard(&self.ledger).phase {
+            Phase::Failed(source) => Some(Error::WriterFailed { source: source.clone() }),
+            Phase::Open | Phase::Closed => None,
+        }
+    }
+}
+
+impl Ledger {
+    fn check_open(&self) -> Result<(), Error> {
+        match &self.phase {
+            Phase::Open => Ok(()),
+            Phase::Closed => Err(Error::WriterClosed),
+            Phase::Failed(source) => Err(Error::WriterFailed { source: source.clone() }),
+        }
+    }
+}

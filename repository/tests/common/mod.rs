@@ -1,0 +1,102 @@
+//! What the integration tests share.
+//!
+//! A tool that is not installed skips its tests by name, and fails them where `STILLPOINT_REQUIRE=all` says that
+//! everything must run: a skipped proof must never pass for one.
+
+#![allow(dead_code, reason = "each test binary uses a part")]
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use jiff::Timestamp;
+use stillpoint_repository::{FileContent, Id, Kdf, Node, Password, Repository, SnapshotMeta, Store, Tree, Writer};
+
+/// The password of all test repositories.
+pub(crate) const PASSWORD: &str = "correct horse";
+
+/// Whether `tool` can be run; if not, says which test is skipped and why.
+pub(crate) fn available(tool: &str, test: &str) -> bool {
+    let found = Command::new(tool).arg("version").output().is_ok();
+    if !found {
+        assert_ne!(std::env::var("STILLPOINT_REQUIRE").as_deref(), Ok("all"), "{test} needs {tool}");
+        eprintln!("skipped: {test} needs {tool}, which is not installed");
+    }
+    found
+}
+
+pub(crate) fn password() -> Password {
+    Password::new(PASSWORD)
+}
+
+pub(crate) async fn init(store: &Store) -> Repository {
+    Repository::init(store.clone(), &password(), Kdf::fast_for_tests()).await.unwrap()
+}
+
+pub(crate) async fn open(store: &Store) -> Repository {
+    Repository::open(store.clone(), &password()).await.unwrap()
+}
+
+pub(crate) fn time() -> Timestamp {
+    "2026-01-02T03:04:05.678Z".parse().unwrap()
+}
+
+pub(crate) fn meta(tree: Id) -> SnapshotMeta {
+    SnapshotMeta {
+        tree,
+        hostname: "shop".into(),
+        paths: vec!["/".into()],
+        tags: vec!["stillpoint".into()],
+        time: time(),
+        program_version: Some("stillpoint test".into()),
+    }
+}
+
+/// An object of about 1 KiB that compresses as badly as real ones do in part.
+pub(crate) fn object(name: &str, revision: usize) -> Vec<u8> {
+    let noise: String = (0..14).map(|n| Id::of(format!("{name}/{revision}/{n}").as_bytes()).to_string()).collect();
+    format!(r#"{{"metadata":{{"name":"{name}","resourceVersion":"{revision}"}},"data":"{noise}"}}"#).into_bytes()
+}
+
+/// Writes objects as lines.
+pub(crate) async fn lines(writer: &Writer, objects: impl IntoIterator<Item = (String, Vec<u8>)>) -> FileContent {
+    let mut file = writer.file_writer();
+    for (name, line) in objects {
+        file.append(&name, &line).await.unwrap();
+    }
+    file.finish().await.unwrap()
+}
+
+pub(crate) fn objects(count: usize) -> Vec<(String, Vec<u8>)> {
+    (0..count).map(|n| format!("object-{n:06}")).map(|name| (name.clone(), object(&name, 1))).collect()
+}
+
+pub(crate) fn joined(objects: &[(String, Vec<u8>)]) -> Vec<u8> {
+    objects.iter().flat_map(|(_, line)| [line.as_slice(), b"\n"].concat()).collect()
+}
+
+/// A root tree with a manifest, and the content as `/resources/shop.jsonl`.
+pub(crate) async fn root(writer: &Writer, content: FileContent) -> Id {
+    let inner = writer.tree(Tree::new(vec![Node::file("shop.jsonl", content, time())]).unwrap()).await.unwrap();
+    let manifest = writer.bytes(b"{\"kind\":\"manifest\"}").await.unwrap();
+    let nodes = vec![Node::dir("resources", inner, time()), Node::file("manifest.json", manifest, time())];
+    writer.tree(Tree::new(nodes).unwrap()).await.unwrap()
+}
+
+/// Runs restic on a local repository.
+pub(crate) fn restic<S: AsRef<OsStr>>(repository: &Path, arguments: impl IntoIterator<Item = S>) -> Output {
+    Command::new("restic")
+        .args(["--no-cache", "-r"])
+        .arg(repository)
+        .args(arguments)
+        .env("RESTIC_PASSWORD", PASSWORD)
+        .output()
+        .unwrap()
+}
+
+/// Runs restic and returns what it printed; it must succeed.
+pub(crate) fn restic_ok<S: AsRef<OsStr>>(repository: &Path, arguments: impl IntoIterator<Item = S>) -> Vec<u8> {
+    let output = restic(repository, arguments);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&[output.stdout, output.stderr].concat()));
+    output.stdout
+}
