@@ -1,0 +1,258 @@
+//! What can come of asking an API server, as outcomes that a caller can act on.
+//!
+//! Every variant names what was asked. Whether another attempt may help is decided here and nowhere else
+//! ([`Error::is_transient`]), so that no caller has an opinion of its own about a status code.
+
+use std::time::Duration;
+
+use kube::core::{Status, response::reason};
+
+/// A cause from the layers below: sockets, TLS, HTTP.
+pub(crate) type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a question to an API server has no answer, or why a scope cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The revision, or the list that was being read at it, has been compacted away: take a new cut.
+    #[error("{what}: the revision is no longer kept by the server ({message}); read everything again at a new one")]
+    Expired {
+        /// What was asked.
+        what: String,
+        /// The server's words.
+        message: String,
+    },
+    /// The server knows who asks and does not allow it.
+    #[error("{what}: not allowed: {message}")]
+    Forbidden {
+        /// What was asked.
+        what: String,
+        /// The server's words.
+        message: String,
+    },
+    /// The server does not accept the credentials, or they could not be obtained.
+    #[error("{what}: the credentials are not accepted: {message}; check the kubeconfig's user")]
+    Unauthorized {
+        /// What was asked.
+        what: String,
+        /// The server's words.
+        message: String,
+    },
+    /// There is no such type or object.
+    #[error("{what}: not found: {message}")]
+    NotFound {
+        /// What was asked.
+        what: String,
+        /// The server's words.
+        message: String,
+    },
+    /// The type does not support the verb.
+    #[error("{what}: not supported: {message}")]
+    MethodNotSupported {
+        /// What was asked.
+        what: String,
+        /// The server's words.
+        message: String,
+    },
+    /// An object of that name exists.
+    #[error("{what}: it exists already: {message}")]
+    AlreadyExists {
+        /// What was asked.
+        what: String,
+        /// The server's words.
+        message: String,
+    },
+    /// The list came from a store that does not share the revision.
+    #[error("{what}: served revision {served} instead of {asked}; the type is kept in another store")]
+    OtherStore {
+        /// What was asked.
+        what: String,
+        /// The revision that was asked for.
+        asked: u64,
+        /// The revision that came, as the server wrote it.
+        served: String,
+    },
+    /// The server listed a part and did not say how many objects remain.
+    #[error("{what}: the server does not say how many objects remain, so they cannot be counted apart from the list")]
+    Uncounted {
+        /// What was asked.
+        what: String,
+    },
+    /// The answer is longer than allowed.
+    #[error("{what}: the answer is longer than {limit} bytes")]
+    TooLarge {
+        /// What was asked.
+        what: String,
+        /// The bound in bytes.
+        limit: usize,
+    },
+    /// The server could not be reached, or the connection broke.
+    #[error("{what}: the API server cannot be reached: {}", innermost(source.as_ref()))]
+    Unreachable {
+        /// What was asked.
+        what: String,
+        /// The cause.
+        #[source]
+        source: Cause,
+    },
+    /// The connection is not trusted, or its setup is refused in a way that no second attempt changes.
+    #[error("{what}: no trusted connection to the API server: {}; check the kubeconfig's cluster", innermost(source.as_ref()))]
+    Untrusted {
+        /// What was asked.
+        what: String,
+        /// The cause.
+        #[source]
+        source: Cause,
+    },
+    /// No answer came in time.
+    #[error("{what}: no answer within {} s", after.as_secs())]
+    TimedOut {
+        /// What was asked.
+        what: String,
+        /// How long one attempt may take.
+        after: Duration,
+    },
+    /// Any other refusal.
+    #[error("{what}: the server refuses with {}: {}", status.code, words(status))]
+    Api {
+        /// What was asked.
+        what: String,
+        /// The server's answer.
+        status: Box<Status>,
+    },
+    /// The answer is no JSON, or not of the shape that was asked for.
+    #[error("{what}: the answer cannot be understood")]
+    Unreadable {
+        /// What was asked.
+        what: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The request could not be made from what was given.
+    #[error("{what}: no request can be made of it")]
+    Request {
+        /// What was asked.
+        what: String,
+        /// Why.
+        #[source]
+        source: Cause,
+    },
+    /// A task ended without an answer: it panicked, or the program is stopping.
+    #[error("{what}: ended without an answer")]
+    Ended {
+        /// What was asked.
+        what: String,
+        /// Why.
+        #[source]
+        source: tokio::task::JoinError,
+    },
+    /// A glob of the scope cannot be read.
+    #[error("{pattern:?} is no usable pattern")]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// Why.
+        #[source]
+        source: globset::Error,
+    },
+    /// The scope's label selector cannot be read.
+    #[error("{selector:?} is no label selector: {reason}")]
+    Selector {
+        /// The selector.
+        selector: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// The outcome of a kube call, described as `what` ("create deployments.apps/shop/web").
+    pub fn from_kube(what: &str, error: kube::Error) -> Self {
+        let what = what.to_owned();
+        match error {
+            kube::Error::Api(status) => Self::from_status(what, *status),
+            kube::Error::SerdeError(source) => Self::Unreadable { what, source },
+            kube::Error::Auth(error) => Self::Unauthorized { what, message: error.to_string() },
+            kube::Error::BuildRequest(error) => Self::Request { what, source: error.into() },
+            kube::Error::Service(source) => Self::from_connection(what, source),
+            other => Self::from_connection(what, other.into()),
+        }
+    }
+
+    /// The outcome that a status of the server means.
+    pub(crate) fn from_status(what: String, status: Status) -> Self {
+        let message = words(&status);
+        match (status.reason.as_str(), status.code) {
+            (reason::EXPIRED | reason::GONE, _) | (_, 410) => Self::Expired { what, message },
+            (reason::ALREADY_EXISTS, _) => Self::AlreadyExists { what, message },
+            (_, 401) => Self::Unauthorized { what, message },
+            (_, 403) => Self::Forbidden { what, message },
+            (_, 404) => Self::NotFound { what, message },
+            (_, 405) => Self::MethodNotSupported { what, message },
+            _ => Self::Api { what, status: status.boxed() },
+        }
+    }
+
+    fn from_connection(what: String, source: Cause) -> Self {
+        if let Some(auth) = causes(source.as_ref()).find_map(|cause| cause.downcast_ref::<kube::client::AuthError>()) {
+            return Self::Unauthorized { what, message: auth.to_string() };
+        }
+        let hopeless = causes(source.as_ref())
+            .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+            // a certificate that does not verify arrives as invalid data
+            .any(|error| matches!(error.kind(), std::io::ErrorKind::InvalidData | std::io::ErrorKind::InvalidInput));
+        if hopeless { Self::Untrusted { what, source } } else { Self::Unreachable { what, source } }
+    }
+
+    /// Whether the same question may be answered if it is asked again.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::TimedOut { .. } => true,
+            Self::Api { status, .. } => match status.code {
+                429 => true,
+                501 => false,
+                // a revision that the server has not seen does not come nearer by asking
+                504 => !is_future_revision(status),
+                code => (500..600).contains(&code) && !is_future_revision(status),
+            },
+            _ => false,
+        }
+    }
+
+    /// How long the server asks to wait before the next attempt.
+    pub fn retry_after(&self) -> Option<Duration> {
+        let Self::Api { status, .. } = self else { return None };
+        let seconds = status.details.as_ref()?.retry_after_seconds;
+        (seconds > 0).then(|| Duration::from_secs(seconds.into()))
+    }
+}
+
+fn is_future_revision(status: &Status) -> bool {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    causes.into_iter().any(|cause| cause.reason == "ResourceVersionTooLarge")
+        || status.message.contains("Too large resource version")
+        || status.message.contains("required revision is a future revision")
+}
+
+/// The server's words, or its code where it had none.
+fn words(status: &Status) -> String {
+    match (status.message.trim(), status.reason.as_str()) {
+        ("", "") => format!("HTTP status {}", status.code),
+        ("", reason) => reason.to_owned(),
+        // some proxies answer with a page
+        (message, _) => message.chars().take(1000).collect(),
+    }
+}
+
+fn causes<'a>(
+    error: &'a (dyn std::error::Error + Send + Sync + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    let first: &(dyn std::error::Error + 'static) = error;
+    std::iter::successors(Some(first), |error| error.source())
+}
+
+/// The last cause of a chain: the outer ones only say "client error".
+fn innermost(error: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
+    causes(error).last().map(ToString::to_string).unwrap_or_default()
+}
