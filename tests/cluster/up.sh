@@ -22,7 +22,7 @@ main() {
   write_kubeconfig "$DIR/kubeconfig" admin
   write_kubeconfig "$DIR/controller-manager.kubeconfig" controller-manager
   start_etcd
-  await etcd curl -sf "$ETCD/health"
+  await etcd curl -sf --max-time 5 "$ETCD/health"
   start_apiserver
   await kube-apiserver ask /readyz
   start_controller_manager
@@ -89,7 +89,7 @@ start() { # NAME ARGUMENTS...
 }
 
 ask() { # PATH
-  curl -sf --cacert "$PKI/ca.crt" --cert "$PKI/admin.crt" --key "$PKI/admin.key" "https://127.0.0.1:$PORT$1"
+  curl -sf --max-time 5 --cacert "$PKI/ca.crt" --cert "$PKI/admin.crt" --key "$PKI/admin.key" "https://127.0.0.1:$PORT$1"
 }
 
 await() { # NAME COMMAND...
