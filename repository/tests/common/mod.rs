@@ -5,6 +5,8 @@
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub(crate) mod faulty;
+
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, Output};
