@@ -1,4 +1,5 @@
 //! Scratch clusters, restore tests, checks and the report.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod report;
 pub mod scratch;

@@ -160,6 +160,24 @@ async fn a_server_that_ends_at_its_start_is_told_with_its_log_and_leaves_nothing
     assert!(!directory.exists());
 }
 
+#[tokio::test]
+async fn a_port_lost_to_another_program_is_replaced() {
+    let Some(programs) = programs() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!(
+        "#!/bin/sh\n\
+         [ -e \"${{0%/*}}/ran\" ] && exec {} \"$@\"\n\
+         touch \"${{0%/*}}/ran\"\n\
+         echo 'listen tcp 127.0.0.1:2379: bind: address already in use' >&2\n\
+         exit 1\n",
+        programs.etcd.display()
+    );
+    let unlucky = Programs { etcd: script(folder.path(), "etcd", &text), ..programs };
+    let cluster = ControlPlane::start(unlucky).await.unwrap();
+    assert!(folder.path().join("ran").exists());
+    cluster.shutdown().await.unwrap();
+}
+
 /// A process that owns a control plane in `base` until its standard input ends, and its directory.
 fn start_owner(base: &Path) -> (Child, PathBuf) {
     let mut owner = Command::new(std::env::current_exe().unwrap())

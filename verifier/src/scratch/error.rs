@@ -98,6 +98,9 @@ pub enum Error {
     /// No client could be made for the scratch cluster.
     #[error("cannot make a client for the scratch cluster")]
     Client(#[source] Box<kube::Error>),
+    /// The embedded API server did not start.
+    #[error("cannot start the embedded API server")]
+    Embedded(#[source] stillpoint_apiserver::Error),
     /// A step was interrupted because the program is ending.
     #[error("interrupted while starting or stopping the scratch cluster")]
     Interrupted(#[source] tokio::task::JoinError),
