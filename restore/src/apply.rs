@@ -1,0 +1,265 @@
+//! Carries out a plan, or asks the server what would come of it.
+//!
+//! Stages follow each other, because later ones need what earlier ones create; within a stage many objects are
+//! written at once. An object that exists is kept, one that is refused is named with the server's words, and the
+//! restore goes on: at 3 a.m. most of a shop is worth more than none of it.
+
+use std::{
+    collections::HashMap,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use futures::TryStreamExt;
+use serde::Serialize;
+use serde_json::Value;
+use stillpoint_api::{ObjectRef, ResourceType};
+use stillpoint_catalog::{Backup, CapturedObject};
+use stillpoint_objects::{
+    self as objects,
+    diff::{self, Change},
+    list,
+    normalise::normalise,
+    order::Level,
+    retry::Retry,
+    sanitise::{Sanitised, sanitise},
+    write::{self, Created, DryRun},
+};
+use tokio::sync::watch;
+
+use crate::{
+    Error,
+    feed::feed,
+    owners,
+    plan::{Plan, Refused, Step, Warning},
+};
+
+/// Objects that are written at once.
+const CONCURRENCY: usize = 32;
+/// How long a created definition may take until its type is served.
+const SERVED_WITHIN: Duration = Duration::from_secs(60);
+const SERVED_POLL: Duration = Duration::from_millis(100);
+
+/// How far a restore is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Objects that were created, kept or refused.
+    pub done: u64,
+    /// Objects in the plan.
+    pub total: u64,
+}
+
+/// What came of a restore.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Applied {
+    /// Objects that were created.
+    pub created: u64,
+    /// Objects that existed, and were kept as they are.
+    pub kept: Vec<Kept>,
+    /// Objects that were not taken, those of the plan included.
+    pub refused: Vec<Refused>,
+    /// What was changed on the way, that of the plan included.
+    pub warnings: Vec<Warning>,
+    /// How long applying took.
+    pub seconds: f64,
+}
+
+/// An object that existed.
+#[derive(Debug, Clone, Serialize)]
+pub struct Kept {
+    /// The object in the target.
+    pub object: ObjectRef,
+    /// How it differs from what would have been created; empty where it does not.
+    pub differs: Vec<Change>,
+}
+
+/// What the server says would come of one object.
+#[derive(Debug, Clone, Serialize)]
+pub struct Foreseen {
+    /// The object in the target.
+    pub object: ObjectRef,
+    /// What it says.
+    pub foresight: Foresight,
+}
+
+/// The server's answer to a dry run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase", tag = "answer", content = "message")]
+pub enum Foresight {
+    /// It would be created.
+    Created,
+    /// It exists and would be kept.
+    Kept,
+    /// It would be refused, in the server's words.
+    Refused(String),
+    /// The server cannot be asked yet, and why.
+    NotAsked(String),
+}
+
+/// Applies a plan.
+///
+/// # Errors
+/// The backup or the target fails; what was created until then stays, and a second run keeps it.
+pub async fn apply(
+    client: &kube::Client,
+    backup: &Backup,
+    plan: &Plan,
+    progress: watch::Sender<Progress>,
+) -> Result<Applied, Error> {
+    let started = Instant::now();
+    progress.send_replace(Progress { done: 0, total: plan.objects() as u64 });
+    let run = Run { client, plan, retry: Retry::default(), uids: Mutex::default() };
+    let mut applied = Applied { refused: plan.refused.clone(), warnings: plan.warnings.clone(), ..Applied::default() };
+    for stage in &plan.stages {
+        let mut outcomes = std::pin::pin!(
+            feed(backup, plan, &stage.steps)
+                .map_ok(|(step, object)| run.create(step, object))
+                .try_buffer_unordered(CONCURRENCY)
+        );
+        while let Some((step, outcome)) = outcomes.try_next().await? {
+            applied.add(step, outcome);
+            progress.send_modify(|progress| progress.done += 1);
+        }
+        if stage.level == Level::CustomResourceDefinitions {
+            run.wait_until_served().await?;
+        }
+    }
+    applied.seconds = started.elapsed().as_secs_f64();
+    Ok(applied)
+}
+
+/// Asks the server about every object of a plan, without writing any.
+///
+/// # Errors
+/// The backup or the target fails.
+pub async fn dry_run(client: &kube::Client, backup: &Backup, plan: &Plan) -> Result<Vec<Foreseen>, Error> {
+    let run = Run { client, plan, retry: Retry::default(), uids: Mutex::default() };
+    let namespaces = list::namespace_names(client, &run.retry).await?;
+    let mut foreseen = Vec::new();
+    for stage in &plan.stages {
+        let asked = feed(backup, plan, &stage.steps).map_ok(|(step, object)| run.ask(step, object, &namespaces));
+        foreseen.extend(asked.try_buffered(CONCURRENCY).try_collect::<Vec<_>>().await?);
+    }
+    Ok(foreseen)
+}
+
+/// What became of one object.
+enum Outcome {
+    Created { dropped_owners: Vec<String> },
+    Kept { differs: Vec<Change> },
+    Refused { reason: String },
+}
+
+struct Run<'a> {
+    client: &'a kube::Client,
+    plan: &'a Plan,
+    retry: Retry,
+    /// The uids in the target of objects that others name as owners, by their captured uids.
+    uids: Mutex<HashMap<String, String>>,
+}
+
+impl<'a> Run<'a> {
+    async fn create(&self, step: &'a Step, object: CapturedObject) -> Result<(&'a Step, Outcome), Error> {
+        let (resource, mut value) = self.prepare(step, &object)?;
+        let dropped_owners =
+            self.with_uids(|uids| owners::relink(&mut value, uids, |uid| self.plan.planned_owners.contains(uid)));
+        match write::create(self.client, resource, &value, DryRun::No, &self.retry).await {
+            Ok(Created::New(created)) => {
+                self.remember(&object, &created);
+                Ok((step, Outcome::Created { dropped_owners: dropped_owners }))
+            }
+            Ok(Created::Exists(existing)) => {
+                self.remember(&object, &existing);
+                Ok((step, Outcome::Kept { differs: differences(resource, value, existing) }))
+            }
+            Err(error) if is_refusal(&error) => Ok((step, Outcome::Refused { reason: error.to_string() })),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn ask(&self, step: &Step, object: CapturedObject, namespaces: &[String]) -> Result<Foreseen, Error> {
+        let (resource, mut value) = self.prepare(step, &object)?;
+        let target = step.target().clone();
+        let foresight = if !self.plan.target.serves_already(&resource.name) {
+            Foresight::NotAsked("its definition does not exist yet".to_owned())
+        } else if target.namespace.as_ref().is_some_and(|namespace| !namespaces.contains(namespace)) {
+            Foresight::NotAsked("its namespace does not exist yet".to_owned())
+        } else {
+            // uids of owners are only known once they exist
+            owners::relink(&mut value, &HashMap::new(), |_| false);
+            match write::create(self.client, resource, &value, DryRun::Yes, &self.retry).await {
+                Ok(Created::New(_)) => Foresight::Created,
+                Ok(Created::Exists(_)) => Foresight::Kept,
+                Err(error) if is_refusal(&error) => Foresight::Refused(error.to_string()),
+                Err(error) => return Err(error.into()),
+            }
+        };
+        Ok(Foreseen { object: target, foresight })
+    }
+
+    /// The object as it will be written, but for its owners.
+    fn prepare(&self, step: &Step, object: &CapturedObject) -> Result<(&'a ResourceType, Value), Error> {
+        let resource = &self.plan.files[step.file].resource;
+        let bad = |source| Error::BadObject { object: step.object.clone(), source };
+        match sanitise(resource, object.value(resource).map_err(bad)?, &self.plan.mapping) {
+            Sanitised::Create(value) => Ok((resource, value)),
+            Sanitised::Skip(reason) => Err(bad(serde::ser::Error::custom(reason))),
+        }
+    }
+
+    fn remember(&self, object: &CapturedObject, written: &Value) {
+        let uid = written["metadata"]["uid"].as_str();
+        if let Some(uid) = uid.filter(|_| self.plan.planned_owners.contains(&object.uid)) {
+            self.with_uids(|uids| uids.insert(object.uid.clone(), uid.to_owned()));
+        }
+    }
+
+    fn with_uids<T>(&self, act: impl FnOnce(&mut HashMap<String, String>) -> T) -> T {
+        // a poisoned map is whole: every change to it is one insert
+        act(&mut self.uids.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// Waits until the types that definitions add answer lists: being established is not yet being served.
+    async fn wait_until_served(&self) -> Result<(), Error> {
+        let deadline = Instant::now() + SERVED_WITHIN;
+        for (resource, versions) in self.plan.target.defined() {
+            for version in versions {
+                while !write::is_served(self.client, resource, version, &self.retry).await? {
+                    if Instant::now() >= deadline {
+                        let seconds = SERVED_WITHIN.as_secs();
+                        return Err(Error::NotServed { resource: resource.to_string(), seconds });
+                    }
+                    tokio::time::sleep(SERVED_POLL).await;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Applied {
+    fn add(&mut self, step: &Step, outcome: Outcome) {
+        let object = step.target().clone();
+        match outcome {
+            Outcome::Created { dropped_owners } => {
+                self.created += 1;
+                self.warnings.extend(dropped_owners.into_iter().map(|owner| Warning {
+                    object: object.clone(),
+                    message: format!("its owner {owner} was not created: the owner reference is dropped"),
+                }));
+            }
+            Outcome::Kept { differs } => self.kept.push(Kept { object, differs }),
+            Outcome::Refused { reason } => self.refused.push(Refused { object, reason }),
+        }
+    }
+}
+
+/// Whether the server refused this object, rather than failed altogether.
+fn is_refusal(error: &objects::Error) -> bool {
+    !matches!(error, objects::Error::Unreachable { .. } | objects::Error::Unauthorized { .. })
+}
+
+fn differences(resource: &ResourceType, wanted: Value, existing: Value) -> Vec<Change> {
+    diff::redact(resource, diff::diff(&normalise(resource, wanted), &normalise(resource, existing)))
+}

@@ -1,0 +1,249 @@
+//! The plan: what will be created in which order, what will not, and why.
+//!
+//! Made in one pass over the backup. It names objects by their place in the backup instead of holding them, so that
+//! its size grows with their number and not with their bytes.
+
+use std::collections::{BTreeMap, HashSet};
+
+use serde::Serialize;
+use serde_json::Value;
+use stillpoint_api::{Digest, GroupResource, ObjectRef, SignerState};
+use stillpoint_catalog::{Backup, CapturedObject, ObjectFile};
+use stillpoint_objects::{
+    discovery::Discovery,
+    order::{self, Level},
+    sanitise::{Mapping, Sanitised, sanitise},
+};
+
+use crate::{
+    Error, owners,
+    rank::{Rank, Ranked, ranks},
+    target::Target,
+};
+
+/// What a user asks for.
+#[derive(Debug, Clone, Default)]
+pub struct RestoreRequest {
+    /// How objects are changed on their way: namespaces, labels.
+    pub mapping: Mapping,
+    /// Whether a backup that is unsigned or signed by a key that is not pinned is restored all the same.
+    pub accept_untrusted: bool,
+}
+
+/// What a restore will do.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Plan {
+    /// The backup's name.
+    pub backup: String,
+    /// The backup's root.
+    pub root: Digest,
+    /// Who signed it.
+    pub signer: SignerState,
+    /// What is created, stage after stage.
+    pub stages: Vec<Stage>,
+    /// Objects that are never restored, with the reason.
+    pub left_out: Vec<LeftOut>,
+    /// Objects that the target cannot take, with the reason.
+    pub refused: Vec<Refused>,
+    /// What is changed beyond the published rules.
+    pub warnings: Vec<Warning>,
+    #[serde(skip)]
+    pub(crate) mapping: Mapping,
+    #[serde(skip)]
+    pub(crate) files: Vec<ObjectFile>,
+    #[serde(skip)]
+    pub(crate) target: Target,
+    /// The uids, as captured, of planned objects that others name as owners.
+    #[serde(skip)]
+    pub(crate) planned_owners: HashSet<String>,
+}
+
+impl Plan {
+    /// Objects that will be created.
+    pub fn objects(&self) -> usize {
+        self.stages.iter().map(|stage| stage.steps.len()).sum()
+    }
+}
+
+/// Objects that can be created at once.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Stage {
+    /// The level of their kinds, or of their owners where those come later.
+    pub level: Level,
+    /// How far down the chain of owners; 0 for objects without owners in the backup.
+    pub depth: u32,
+    /// The objects, in the order of their files.
+    pub steps: Vec<Step>,
+}
+
+/// One object to create.
+#[derive(Debug, Clone, Serialize)]
+pub struct Step {
+    /// The object as captured.
+    pub object: ObjectRef,
+    /// The namespace or name it gets in the target, where that differs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub becomes: Option<ObjectRef>,
+    #[serde(skip)]
+    pub(crate) file: usize,
+    #[serde(skip)]
+    pub(crate) line: u64,
+}
+
+impl Step {
+    /// The object in the target.
+    pub fn target(&self) -> &ObjectRef {
+        self.becomes.as_ref().unwrap_or(&self.object)
+    }
+}
+
+/// An object that is never restored.
+#[derive(Debug, Clone, Serialize)]
+pub struct LeftOut {
+    /// The object as captured.
+    pub object: ObjectRef,
+    /// Why.
+    pub reason: String,
+}
+
+/// An object that the target does not take.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Refused {
+    /// The object in the target.
+    pub object: ObjectRef,
+    /// Why, in the server's words where it was asked.
+    pub reason: String,
+}
+
+/// Something that is changed on the way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Warning {
+    /// The object in the target.
+    pub object: ObjectRef,
+    /// What is changed, and why.
+    pub message: String,
+}
+
+/// Makes the plan. Reads the whole backup and thereby checks every byte of it.
+///
+/// # Errors
+/// The backup is damaged or not trusted, or the target could not be asked what it serves.
+pub async fn plan(backup: &Backup, discovery: &Discovery, request: &RestoreRequest) -> Result<Plan, Error> {
+    check_signer(backup, request)?;
+    let mut draft = Drafting { target: Target::new(discovery), ..Drafting::default() };
+    let files = backup.files().await?;
+    for (index, file) in files.iter().enumerate() {
+        let mut objects = backup.objects(file)?;
+        let mut line = 0;
+        while let Some(object) = objects.next().await? {
+            draft.take(&request.mapping, index, file, line, &object)?;
+            line += 1;
+        }
+    }
+    Ok(draft.finish(backup, files, request))
+}
+
+fn check_signer(backup: &Backup, request: &RestoreRequest) -> Result<(), Error> {
+    match &backup.signer {
+        SignerState::Trusted(_) => Ok(()),
+        SignerState::Unverified(_) | SignerState::Unsigned | SignerState::Untrusted(_) if request.accept_untrusted => {
+            Ok(())
+        }
+        signer => Err(Error::NotTrusted { name: backup.manifest.backup.name.clone(), signer: signer.clone() }),
+    }
+}
+
+/// What is known of the objects until all have been read.
+#[derive(Default)]
+struct Drafting {
+    target: Target,
+    steps: Vec<(Step, Ranked)>,
+    owners: Vec<Vec<owners::Owner>>,
+    left_out: Vec<LeftOut>,
+}
+
+impl Drafting {
+    fn take(
+        &mut self,
+        mapping: &Mapping,
+        index: usize,
+        file: &ObjectFile,
+        line: u64,
+        object: &CapturedObject,
+    ) -> Result<(), Error> {
+        let captured = file.object(&object.name);
+        let value = object.value(&file.resource);
+        let value = value.map_err(|source| Error::BadObject { object: captured.clone(), source })?;
+        let owners = owners::of(&value);
+        match sanitise(&file.resource, value, mapping) {
+            Sanitised::Skip(reason) => self.left_out.push(LeftOut { object: captured, reason: reason.to_string() }),
+            Sanitised::Create(value) => {
+                let level = order::level(&file.resource.name);
+                if level == Level::CustomResourceDefinitions {
+                    self.target.define(&value);
+                }
+                let becomes = Some(reference(&file.resource.name, &value)).filter(|becomes| *becomes != captured);
+                let uids = owners.iter().map(|owner| owner.uid.clone()).collect();
+                let ranked = Ranked { uid: object.uid.clone(), level, owners: uids };
+                self.steps.push((Step { object: captured, becomes, file: index, line }, ranked));
+                self.owners.push(owners);
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self, backup: &Backup, files: Vec<ObjectFile>, request: &RestoreRequest) -> Plan {
+        let Self { target, steps, owners, left_out } = self;
+        let (mut steps, ranked): (Vec<_>, Vec<_>) = steps.into_iter().unzip();
+        let ranks = ranks(&ranked);
+        let planned: HashSet<&str> = ranked
+            .iter()
+            .zip(&steps)
+            .filter(|(_, step)| target.serves(&step.object.resource))
+            .map(|(ranked, _)| ranked.uid.as_str())
+            .collect();
+        let warnings = steps.iter().zip(&owners).flat_map(|(step, owners)| owners::lost(step, owners, &planned));
+        let warnings = warnings.collect();
+        let named = owners.into_iter().flatten().map(|owner| owner.uid);
+        let planned_owners = named.filter(|uid| planned.contains(uid.as_str())).collect();
+        let mut stages: BTreeMap<Rank, Vec<Step>> = BTreeMap::new();
+        let mut refused = Vec::new();
+        for (step, rank) in steps.drain(..).zip(ranks) {
+            if target.serves(&step.object.resource) {
+                stages.entry(rank).or_default().push(step);
+            } else {
+                refused.push(not_served(&step));
+            }
+        }
+        let stage = |(rank, steps): (Rank, _)| Stage { level: rank.level, depth: rank.depth, steps };
+        Plan {
+            backup: backup.manifest.backup.name.clone(),
+            root: backup.root,
+            signer: backup.signer.clone(),
+            stages: stages.into_iter().map(stage).collect(),
+            left_out,
+            refused,
+            warnings,
+            mapping: request.mapping.clone(),
+            files,
+            target,
+            planned_owners,
+        }
+    }
+}
+
+fn not_served(step: &Step) -> Refused {
+    let resource = &step.object.resource;
+    Refused {
+        object: step.target().clone(),
+        reason: format!("the target does not serve {resource}, and the backup holds no definition of it"),
+    }
+}
+
+/// Names an object by what it says of itself.
+fn reference(resource: &GroupResource, value: &Value) -> ObjectRef {
+    let metadata = &value["metadata"];
+    ObjectRef::new(resource.clone(), metadata["namespace"].as_str(), metadata["name"].as_str().unwrap_or_default())
+}

@@ -1,0 +1,49 @@
+//! What the target serves.
+//!
+//! Looked up by kind for owners and by plural for objects; types that definitions of the backup will add count as
+//! served.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+use stillpoint_api::GroupResource;
+use stillpoint_objects::discovery::Discovery;
+
+/// The types that a target serves or will serve once the backup's definitions are there.
+#[derive(Debug, Default)]
+pub(crate) struct Target {
+    served: BTreeSet<GroupResource>,
+    defined: BTreeMap<GroupResource, Vec<String>>,
+}
+
+impl Target {
+    pub(crate) fn new(discovery: &Discovery) -> Self {
+        let served = discovery.types.iter().map(|served| served.resource.name.clone()).collect();
+        Self { served, defined: BTreeMap::new() }
+    }
+
+    /// Notes what a custom resource definition will add.
+    pub(crate) fn define(&mut self, definition: &Value) {
+        let spec = &definition["spec"];
+        let (Some(group), Some(plural)) = (spec["group"].as_str(), spec["names"]["plural"].as_str()) else { return };
+        let versions = spec["versions"].as_array().into_iter().flatten();
+        let served = versions.filter(|version| version["served"] == true);
+        let names = served.filter_map(|version| version["name"].as_str().map(str::to_owned)).collect();
+        self.defined.insert(GroupResource::new(group, plural), names);
+    }
+
+    /// Whether objects of the type can be written, now or once the definitions are there.
+    pub(crate) fn serves(&self, resource: &GroupResource) -> bool {
+        self.served.contains(resource) || self.defined.contains_key(resource)
+    }
+
+    /// Whether the type is served now.
+    pub(crate) fn serves_already(&self, resource: &GroupResource) -> bool {
+        self.served.contains(resource)
+    }
+
+    /// The types that the backup's definitions add, with their served versions.
+    pub(crate) fn defined(&self) -> impl Iterator<Item = (&GroupResource, &[String])> {
+        self.defined.iter().map(|(resource, versions)| (resource, versions.as_slice()))
+    }
+}
