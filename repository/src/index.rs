@@ -145,7 +145,13 @@ mod tests {
 
     fn blob(n: u32) -> PackedBlob {
         let id = Id::of(&n.to_le_bytes());
-        PackedBlob { kind: BlobKind::Data, id, offset: n, length: 10, uncompressed: (n % 2 == 0).then_some(20 + n) }
+        PackedBlob {
+            kind: BlobKind::Data,
+            id,
+            offset: n,
+            length: 10,
+            uncompressed: n.is_multiple_of(2).then_some(20 + n),
+        }
     }
 
     fn index_of(packs: &[(Id, Vec<PackedBlob>)]) -> Index {

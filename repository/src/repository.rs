@@ -249,8 +249,12 @@ async fn unlock(store: &Store, password: &Password) -> Result<Vec<Cipher>, Error
     for entry in entries.into_iter().take(MAX_KEYS) {
         let path = format!("keys/{}", entry.name);
         let bytes = store.get(&path, MAX_SMALL_FILE).await?;
-        let password = password.clone();
-        match tokio::task::spawn_blocking(move || key::unlock(&bytes, &password)).await? {
+        let (password, named) = (password.clone(), entry.name.parse().ok());
+        let unlock = move || match Id::of(&bytes) {
+            found if named != Some(found) => Unlocked::Damaged(format!("its content has the id {found}")),
+            _ => key::unlock(&bytes, &password),
+        };
+        match tokio::task::spawn_blocking(unlock).await? {
             Unlocked::Master(cipher) => ciphers.push(cipher),
             Unlocked::OtherPassword => {}
             Unlocked::Damaged(reason) => damage = Some(Error::damaged(path, reason)),

@@ -19,7 +19,7 @@ pub(crate) const PASSWORD: &str = "correct horse";
 
 /// Whether `tool` can be run; if not, says which test is skipped and why.
 pub(crate) fn available(tool: &str, test: &str) -> bool {
-    let found = Command::new(tool).arg("version").output().is_ok();
+    let found = Command::new(tool).arg("--help").output().is_ok();
     if !found {
         assert_ne!(std::env::var("STILLPOINT_REQUIRE").as_deref(), Ok("all"), "{test} needs {tool}");
         eprintln!("skipped: {test} needs {tool}, which is not installed");
