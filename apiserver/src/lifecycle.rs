@@ -101,7 +101,8 @@ fn namespace_types(api: &Api) -> Vec<Arc<ResourceType>> {
 
 /// Deletes the objects of `types` under `prefix`; true if none is left.
 fn empty(api: &Api, types: &[Arc<ResourceType>], prefix: &str) -> bool {
-    types.iter().fold(true, |empty, resource| empty_type(api, resource, prefix) && empty)
+    // Every type is tried, also after one that could not be emptied.
+    types.iter().filter(|resource| !empty_type(api, resource, prefix)).count() == 0
 }
 
 fn empty_type(api: &Api, resource: &Arc<ResourceType>, prefix: &str) -> bool {

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use futures::stream;
 use http::{HeaderValue, header};
 use tokio::sync::watch::Receiver;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
 use crate::api::{Api, Target};
@@ -119,6 +120,8 @@ impl Watch {
             if !lines.is_empty() {
                 return Some(lines);
             }
+            // A long stretch of other namespaces' changes must not keep the thread.
+            yield_now().await;
         }
     }
 

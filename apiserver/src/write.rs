@@ -99,7 +99,7 @@ pub(crate) fn create(api: &Api, target: &Target, body: Value, mode: Mode) -> Res
         draft::validate_create(resource, &value)?;
         let name = text(&value, "/metadata/name");
         if resource.table.as_ref() == CRD_TABLE {
-            check_kind_is_free(api, resource, &value)?;
+            check_names_are_free(api, resource, &value)?;
         }
         let object = Arc::new(Object::encode(&value, resource.fields));
         match api.store.commit(creation(target, name, &object), mode) {
@@ -136,16 +136,16 @@ fn creation(target: &Target, name: &str, object: &Arc<Object>) -> Write {
     }
 }
 
-/// A second CRD with the kind of another one in its group would never be established: it is refused at once.
-fn check_kind_is_free(api: &Api, resource: &ResourceType, crd: &Value) -> Result<(), Refusal> {
+/// A CRD that takes the names of another type of its group would never be established: it is refused at once.
+fn check_names_are_free(api: &Api, resource: &ResourceType, crd: &Value) -> Result<(), Refusal> {
     let (group, kind) = (text(crd, "/spec/group"), text(crd, "/spec/names/kind"));
     let name = text(crd, "/metadata/name");
+    let takes = |t: &ResourceType| if t.qualified() == name { !t.is_custom() } else { t.kind() == kind };
     let types = api.registry.types();
-    let taken = types.all().find(|t| t.group == group && t.kind() == kind && t.qualified() != name);
-    match taken {
+    match types.all().find(|t| t.group == group && takes(t)) {
         None => Ok(()),
         Some(other) => {
-            let why = format!("kind {kind:?} is already served by {}", other.qualified());
+            let why = format!("its names are already those of {} ({})", other.qualified(), other.kind());
             Err(Refusal::conflict(resource, name, &why))
         }
     }

@@ -142,6 +142,25 @@ async fn malformed_crds_are_refused() {
 }
 
 #[tokio::test]
+async fn a_crd_cannot_take_the_names_of_another_type() {
+    let cluster = Cluster::start().await;
+    let crds = define(&cluster).await;
+    let mut same_kind = crd();
+    same_kind["metadata"]["name"] = "widgets.example.com".into();
+    same_kind["spec"]["names"]["plural"] = "widgets".into();
+    let mut built_in = crd();
+    built_in["metadata"] = json!({
+        "name": "ingresses.networking.k8s.io",
+        "annotations": {"api-approved.kubernetes.io": "https://example.com"},
+    });
+    built_in["spec"]["group"] = "networking.k8s.io".into();
+    built_in["spec"]["names"]["plural"] = "ingresses".into();
+    for taken in [same_kind, built_in] {
+        assert_eq!(status(crds.create(&PostParams::default(), &object(taken)).await.unwrap_err()).code, 409);
+    }
+}
+
+#[tokio::test]
 async fn a_stored_version_cannot_be_dropped_and_a_version_may_stop_being_served() {
     let cluster = Cluster::start().await;
     let crds = define(&cluster).await;
