@@ -84,13 +84,13 @@ fn s3(url: &Url) -> Result<Connected, String> {
     Ok((Arc::new(store), prefix, Address::Other(url.to_string())))
 }
 
-/// Short to connect, patient with a transfer that moves: a pack of 16 MiB may take minutes on a thin line.
+/// Short to connect, patient with a transfer: a pack of 16 MiB may take minutes on a thin line. No read timeout: its
+/// clock would run while a pack is sent.
 fn client_options() -> ClientOptions {
     let allow_http = std::env::var("AWS_ALLOW_HTTP").is_ok_and(|value| value == "true" || value == "1");
     ClientOptions::new()
         .with_allow_http(allow_http)
         .with_connect_timeout(Duration::from_secs(4))
-        .with_read_timeout(Duration::from_secs(30))
         .with_timeout(Duration::from_secs(240))
 }
 

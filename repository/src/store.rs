@@ -18,6 +18,11 @@ use crate::address::{self, Address};
 
 /// The longest that one operation may take, retries included.
 const DEADLINE: Duration = Duration::from_secs(300);
+/// The same for reading a small file. A repository is opened by one, so a store that hangs is reported while the user
+/// looks on.
+const SMALL_DEADLINE: Duration = Duration::from_secs(20);
+/// Bytes of a small file.
+const SMALL: u64 = 1 << 20;
 
 /// A place for a repository: an object store and a prefix in it. Cheap to clone.
 #[derive(Clone)]
@@ -81,7 +86,8 @@ impl Store {
     /// Reads a whole file of at most `limit` bytes.
     pub(crate) async fn get(&self, path: &str, limit: u64) -> Result<Bytes, Error> {
         let location = self.location(path);
-        self.bounded(path, async {
+        let deadline = if limit <= SMALL { SMALL_DEADLINE } else { DEADLINE };
+        self.within(deadline, path, async {
             let found = self.objects.get(&location).await?;
             let size = found.meta.size;
             Ok(if size > limit { None } else { Some(found.bytes().await?) })
@@ -146,11 +152,20 @@ impl Store {
     }
 
     async fn bounded<T>(&self, path: &str, operation: impl Future<Output = Result<T, StoreError>>) -> Result<T, Error> {
-        match tokio::time::timeout(DEADLINE, operation).await {
+        self.within(DEADLINE, path, operation).await
+    }
+
+    async fn within<T>(
+        &self,
+        deadline: Duration,
+        path: &str,
+        operation: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, Error> {
+        match tokio::time::timeout(deadline, operation).await {
             Ok(result) => result.map_err(|error| self.classify(path, error)),
             Err(elapsed) => Err(Error::Unreachable {
                 store: self.to_string(),
-                reason: format!("no answer within {} s", DEADLINE.as_secs()),
+                reason: format!("no answer within {} s", deadline.as_secs()),
                 source: elapsed.into(),
             }),
         }

@@ -1,6 +1,6 @@
 //! Fails every operation that the repository makes, one after the other, and looks at what is left.
 //!
-//! Each fault is tried as a refusal, as an answer that is lost, and as the death of the process. Time is paused, so
+//! Each fault is tried as a refusal, as an answer that is lost or never comes, and as the death of the process. Time is paused, so
 //! that waiting for a lock to settle costs nothing.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
@@ -17,7 +17,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use stillpoint_repository::{Error, Id, Kdf, Repository, Snapshot, Store};
 
-const FAULTS: [Fault; 3] = [Fault::Refuse, Fault::LoseAnswer, Fault::Die];
+const FAULTS: [Fault; 4] = [Fault::Refuse, Fault::LoseAnswer, Fault::Hang, Fault::Die];
 
 fn store(objects: Arc<dyn ObjectStore>) -> Store {
     Store::new(objects, Path::from("prefix"), "test://store")
@@ -88,6 +88,17 @@ async fn a_backup_is_complete_or_absent_whatever_fails_and_the_next_one_works() 
         }
     }
     assert!(committed > 0 && absent > 30, "{committed} {absent}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_never_answers_is_reported_within_20_seconds() {
+    let below = Arc::new(InMemory::new());
+    init(&store(below.clone())).await;
+    let started = tokio::time::Instant::now();
+    let hanging = store(Arc::new(Faulty::new(below, 0, Fault::Hang)));
+    let error = Repository::open(hanging, &password()).await.unwrap_err();
+    assert!(matches!(error, Error::Unreachable { .. }), "{error:?}");
+    assert!(started.elapsed() <= std::time::Duration::from_secs(20));
 }
 
 #[tokio::test(start_paused = true)]

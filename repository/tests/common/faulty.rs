@@ -23,6 +23,8 @@ pub(crate) enum Fault {
     Refuse,
     /// It is done, and the answer is lost.
     LoseAnswer,
+    /// It never answers.
+    Hang,
     /// It and all that follow are not done: the process is dead to the store.
     Die,
 }
@@ -70,6 +72,7 @@ impl Faulty {
     async fn through<T>(&self, operation: impl Future<Output = Result<T>>) -> Result<T> {
         match self.strike() {
             None => operation.await,
+            Some(Fault::Hang) => std::future::pending().await,
             Some(Fault::LoseAnswer) => operation.await.and(Err(injected())),
             Some(Fault::Refuse | Fault::Die) => Err(injected()),
         }
@@ -106,6 +109,7 @@ impl ObjectStore for Faulty {
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
         match self.strike() {
             None => self.below.list(prefix),
+            Some(Fault::Hang) => stream::pending().boxed(),
             Some(_) => stream::iter([Err(injected())]).boxed(),
         }
     }
