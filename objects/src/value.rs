@@ -35,6 +35,17 @@ pub(crate) fn remove(value: &mut Value, path: &[&str], field: &str) -> Option<Va
     at_mut(value, path)?.as_object_mut()?.remove(field)
 }
 
+/// Removes a field below a path of fields, and the map at that path with its last field: servers do not tell an empty
+/// map from an absent one.
+pub(crate) fn remove_entry(value: &mut Value, path: &[&str], field: &str) {
+    remove(value, path, field);
+    if let Some((last, above)) = path.split_last()
+        && at(value, path).and_then(Value::as_object).is_some_and(serde_json::Map::is_empty)
+    {
+        remove(value, above, last);
+    }
+}
+
 /// Sets the text of a field below a path of fields that exists.
 pub(crate) fn set_text(value: &mut Value, path: &[&str], field: &str, text: &str) {
     if let Some(map) = at_mut(value, path).and_then(Value::as_object_mut) {
