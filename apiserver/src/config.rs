@@ -8,7 +8,7 @@ use std::time::Duration;
 /// Settings of a [`Server`](crate::Server).
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The address to listen on; port 0 takes a free one. Loopback by default: the traffic is plain HTTP.
+    /// The address to listen on; port 0 takes a free one. Loopback by default.
     pub bind: SocketAddr,
     /// The Kubernetes version that `/version` names, such as `v1.34.0`.
     pub kubernetes_version: String,

@@ -1,4 +1,4 @@
-//! An embedded Kubernetes API server: in-process, in memory, HTTP/1.1 on loopback.
+//! An embedded Kubernetes API server: in-process, in memory, HTTPS on loopback.
 //!
 //! It exists so that a restore test, a demo or a test suite has a cluster within milliseconds and with nothing to
 //! install. It speaks the API as kube clients use it and refuses what it can judge; what it does not judge is listed by
@@ -11,12 +11,13 @@
 //! any such revision and send bookmarks or initial events when asked. Patches are JSON patches and JSON merge patches;
 //! strategic merge and apply patches are refused with 415. Of the subresources only `status` is served: `scale` is named
 //! in discovery, and it, tokens, logs, exec and the like are answered 404. Bodies are JSON; neither tables nor
-//! protobuf nor OpenAPI documents are produced (`kubectl apply` needs `--validate=false`). `metadata.managedFields` is
-//! not kept.
+//! protobuf nor OpenAPI documents are produced, so that `kubectl apply` and `create -f` need `--validate=false`, and the
+//! kubectl subcommands that send protobuf (`create namespace` and its like) are answered 415. `metadata.managedFields`
+//! is not kept.
 //!
 //! # Who may use it
 //! Whoever has the random bearer token in [`Server::kubeconfig`]; other users of the machine are answered 401, except
-//! at `/healthz`, `/readyz` and `/livez`.
+//! at `/healthz`, `/readyz` and `/livez`. The kubeconfig also holds the certificate that the server made for itself.
 //!
 //! # What bounds its memory
 //! Present objects by [`Config::live_bytes`] (writes are refused beyond it), superseded ones by
@@ -52,6 +53,7 @@ mod registry;
 mod selector;
 mod serve;
 mod store;
+mod tls;
 mod types;
 mod validate;
 mod watch;
@@ -62,6 +64,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -73,6 +77,7 @@ use api::Api;
 pub use config::Config;
 use registry::Registry;
 use store::{FutureRevision, Limits, Store};
+pub use tls::TlsError;
 
 /// How long requests at hand may take to finish at shutdown.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
@@ -90,6 +95,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The server's certificate could not be made.
+    #[error("the embedded API server has no certificate")]
+    Tls(#[from] TlsError),
     /// The objects of an empty cluster were refused: the bounds in [`Config`] are too small.
     #[error("the first namespaces were refused, raise the embedded API server's memory bounds: {0}")]
     FirstObjects(String),
@@ -108,6 +116,8 @@ pub enum Error {
 pub struct Server {
     api: Arc<Api>,
     address: SocketAddr,
+    /// The server's own certificate, in PEM.
+    certificate: String,
     tasks: JoinSet<()>,
 }
 
@@ -115,24 +125,27 @@ impl Server {
     /// Starts a server with an empty cluster's namespaces, on the current tokio runtime.
     ///
     /// # Errors
-    /// [`Error::Listen`] if the address is not available, [`Error::FirstObjects`] if the bounds leave no room.
+    /// [`Error::Listen`] if the address is not available, [`Error::Tls`] if no certificate can be made,
+    /// [`Error::FirstObjects`] if the bounds leave no room.
     pub async fn start(config: Config) -> Result<Self, Error> {
         let address = config.bind;
         let listen = |source| Error::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
+        let tls::Identity { certificate, acceptor } = tls::identity(address.ip())?;
         let api = Arc::new(new_api(config));
         lifecycle::furnish_cluster(&api).map_err(|refusal| Error::FirstObjects(refusal.to_string()))?;
         let mut tasks = JoinSet::new();
         tasks.spawn(lifecycle::run(Arc::clone(&api)));
-        tasks.spawn(serve::serve(listener, handler::router(Arc::clone(&api)), api.stop.clone()));
-        Ok(Self { api, address, tasks })
+        let router = handler::router(Arc::clone(&api));
+        tasks.spawn(serve::serve(listener, acceptor, router, api.stop.clone()));
+        Ok(Self { api, address, certificate, tasks })
     }
 
-    /// The server's URL, such as `http://127.0.0.1:41234`.
+    /// The server's URL, such as `https://127.0.0.1:41234`.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("https://{}", self.address)
     }
 
     /// The bearer token that every request but a probe must carry.
@@ -145,10 +158,12 @@ impl Server {
     #[must_use]
     pub fn kubeconfig(&self) -> String {
         let name = "stillpoint-embedded";
+        let authority = STANDARD.encode(&self.certificate);
+        let cluster = json!({"server": self.url(), "certificate-authority-data": authority});
         json!({
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [{"name": name, "cluster": {"server": self.url()}}],
+            "clusters": [{"name": name, "cluster": cluster}],
             "users": [{"name": name, "user": {"token": self.token()}}],
             "contexts": [{"name": name, "context": {"cluster": name, "user": name, "namespace": "default"}}],
             "current-context": name,

@@ -13,6 +13,8 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 /// Connections served at once; others wait in the kernel's queue.
@@ -22,11 +24,14 @@ const MAX_CONNECTIONS: usize = 1024;
 /// clients keep idle connections, so that it is they who close them.
 const HEAD_DEADLINE: Duration = Duration::from_secs(180);
 
+/// How long a TLS handshake may take.
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+
 /// How long to wait after a failed accept, most likely for a free descriptor.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
 /// Serves until `stop`, then lets the requests at hand finish.
-pub(crate) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+pub(crate) async fn serve(listener: TcpListener, acceptor: TlsAcceptor, router: Router, stop: CancellationToken) {
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
@@ -35,7 +40,11 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
             Some(_) = connections.join_next() => {}
             accepted = accept(&listener, &permits) => {
                 if let Some((stream, permit)) = accepted {
-                    connections.spawn(connection(stream, router.clone(), stop.clone(), permit));
+                    let serving = connection(stream, acceptor.clone(), router.clone(), stop.clone());
+                    connections.spawn(async move {
+                        serving.await;
+                        drop(permit);
+                    });
                 }
             }
         }
@@ -56,11 +65,15 @@ async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> Option<(Tcp
     }
 }
 
-async fn connection(stream: TcpStream, router: Router, stop: CancellationToken, permit: OwnedSemaphorePermit) {
+async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router, stop: CancellationToken) {
     // Without it, small answers wait for the peer's delayed acknowledgements.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY was not set");
     }
+    let Ok(Ok(stream)) = timeout(HANDSHAKE_DEADLINE, acceptor.accept(stream)).await else {
+        tracing::debug!("a TLS handshake failed or took too long");
+        return;
+    };
     let service = TowerToHyperService::new(router);
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -77,5 +90,4 @@ async fn connection(stream: TcpStream, router: Router, stop: CancellationToken, 
     if let Err(error) = served {
         tracing::debug!(%error, "a connection ended early");
     }
-    drop(permit);
 }

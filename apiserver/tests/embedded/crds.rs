@@ -121,7 +121,8 @@ async fn a_deleted_crd_takes_its_objects_and_endpoints_along() {
 async fn malformed_crds_are_refused() {
     let cluster = Cluster::start().await;
     let crds: Api<CustomResourceDefinition> = Api::all(cluster.client.clone());
-    let breaks: [(&str, fn(&mut Value)); 6] = [
+    type Damage = fn(&mut Value);
+    let breaks: [(&str, Damage); 6] = [
         ("metadata.name", |crd| crd["metadata"]["name"] = "other.example.com".into()),
         ("spec.group", |crd| crd["spec"]["group"] = "example".into()),
         ("spec.scope", |crd| crd["spec"]["scope"] = "Galaxy".into()),

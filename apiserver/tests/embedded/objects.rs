@@ -199,8 +199,9 @@ async fn a_collection_is_deleted_by_its_selector() {
 #[tokio::test]
 async fn strangers_are_answered_401_and_probes_are_open() {
     let cluster = Cluster::start().await;
-    let stranger = kube::Config::new(cluster.server.url().parse().unwrap());
-    let stranger = kube::Client::try_from(stranger).unwrap();
+    let mut kubeconfig: Value = serde_json::from_str(&cluster.server.kubeconfig()).unwrap();
+    kubeconfig["users"][0]["user"] = json!({"token": cluster.server.token().replace('a', "b")});
+    let stranger = super::client(&kubeconfig.to_string()).await;
     let ask = |path: &str| {
         let request = super::http_request("GET", path, "", Vec::new());
         let stranger = stranger.clone();
@@ -259,6 +260,6 @@ async fn shutdown_ends_watches_and_frees_the_port() {
     cluster.server.shutdown().await;
     assert!(watch.next().await.is_none_or(|event| event.is_err()));
     assert!(started.elapsed() < Duration::from_secs(3));
-    let address = url.strip_prefix("http://").unwrap();
+    let address = url.strip_prefix("https://").unwrap();
     tokio::net::TcpListener::bind(address).await.unwrap();
 }
