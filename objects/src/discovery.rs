@@ -24,6 +24,8 @@ use document::{GroupVersion, Outcome};
 const MAX_DOCUMENT_BYTES: usize = 64 << 20;
 /// Groups that are asked at once.
 const CONCURRENCY: usize = 8;
+/// A group whose API server is gone answers 503 for weeks; it is not worth a caller's whole patience.
+const GROUP_ATTEMPTS: usize = 3;
 /// Asks for the aggregated document and takes the plain one.
 const ACCEPT: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,\
                       application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json";
@@ -142,6 +144,7 @@ fn aggregated(what: &str, body: &[u8]) -> Result<Option<APIGroupDiscoveryList>, 
 
 /// Asks each version of each group.
 async fn each(client: &kube::Client, retry: &Retry, versions: Vec<GroupVersion>) -> Vec<Outcome> {
+    let retry = &Retry { attempts: retry.attempts.min(GROUP_ATTEMPTS), ..retry.clone() };
     stream::iter(versions)
         .map(|version| async move {
             let ask = Ask::get(format!("discover {version}"), version.path(), MAX_DOCUMENT_BYTES);
@@ -182,3 +185,6 @@ fn assemble(server_version: String, outcomes: Vec<Outcome>) -> Discovery {
 fn preference(candidate: &document::Candidate) -> (bool, impl Ord + use<>) {
     (candidate.rank != 0, Reverse(Version::parse(&candidate.served.resource.version).priority()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -249,10 +249,99 @@ fn causes<'a>(
     error: &'a (dyn std::error::Error + Send + Sync + 'static),
 ) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
     let first: &(dyn std::error::Error + 'static) = error;
-    std::iter::successors(Some(first), |error| error.source())
+    std::iter::successors(Some(first), |error| match error.downcast_ref::<std::io::Error>() {
+        // its source is its inner error's source, not the inner error itself
+        Some(io) => io.get_ref().map(|inner| inner as &(dyn std::error::Error + 'static)),
+        None => error.source(),
+    })
 }
 
 /// The last cause of a chain: the outer ones only say "client error".
 fn innermost(error: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
     causes(error).last().map(ToString::to_string).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::response::{StatusCause, StatusDetails};
+
+    use super::*;
+
+    fn status(code: u16, reason: &str) -> Status {
+        Status::failure("said so", reason).with_code(code)
+    }
+
+    fn of(code: u16, reason: &str) -> Error {
+        Error::from_status("list pods.core".into(), status(code, reason))
+    }
+
+    fn details(cause: &str, retry_after_seconds: u32) -> StatusDetails {
+        let cause = StatusCause { reason: cause.into(), message: String::new(), field: String::new() };
+        let empty = String::new;
+        let causes = vec![cause];
+        StatusDetails { name: empty(), group: empty(), kind: empty(), uid: empty(), causes, retry_after_seconds }
+    }
+
+    #[test]
+    fn each_refusal_is_an_outcome_in_the_servers_words() {
+        assert!(matches!(of(410, "Expired"), Error::Expired { .. }));
+        assert!(matches!(of(410, "Gone"), Error::Expired { .. }));
+        assert!(matches!(of(401, "Unauthorized"), Error::Unauthorized { .. }));
+        assert!(matches!(of(403, "Forbidden"), Error::Forbidden { .. }));
+        assert!(matches!(of(404, "NotFound"), Error::NotFound { .. }));
+        assert!(matches!(of(405, "MethodNotAllowed"), Error::MethodNotSupported { .. }));
+        assert!(matches!(of(409, "AlreadyExists"), Error::AlreadyExists { .. }));
+        assert!(matches!(of(409, "Conflict"), Error::Api { .. }));
+        assert_eq!(of(403, "Forbidden").to_string(), "list pods.core: not allowed: said so");
+        assert_eq!(of(422, "Invalid").to_string(), "list pods.core: the server refuses with 422: said so");
+    }
+
+    #[test]
+    fn only_what_may_be_answered_later_is_asked_again() {
+        for (code, reason, expected) in [
+            (429, "TooManyRequests", true),
+            (500, "InternalError", true),
+            (502, "", true),
+            (503, "ServiceUnavailable", true),
+            (504, "Timeout", true),
+            (501, "", false),
+            (400, "BadRequest", false),
+            (401, "Unauthorized", false),
+            (403, "Forbidden", false),
+            (404, "NotFound", false),
+            (409, "Conflict", false),
+            (410, "Expired", false),
+            (422, "Invalid", false),
+        ] {
+            assert_eq!(of(code, reason).is_transient(), expected, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_revision_that_the_server_has_not_seen_is_not_waited_for() {
+        let too_large = status(504, "Timeout").with_details(details("ResourceVersionTooLarge", 1));
+        assert!(!Error::from_status("list".into(), too_large).is_transient());
+        let future = Status::failure("etcdserver: mvcc: required revision is a future revision", "").with_code(500);
+        assert!(!Error::from_status("list".into(), future).is_transient());
+    }
+
+    #[test]
+    fn the_servers_wish_to_wait_is_known() {
+        let busy = status(429, "TooManyRequests").with_details(details("", 3));
+        assert_eq!(Error::from_status("list".into(), busy).retry_after(), Some(Duration::from_secs(3)));
+        assert_eq!(of(429, "TooManyRequests").retry_after(), None);
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_trusted_is_told_from_a_broken_connection() {
+        let of = |kind: std::io::ErrorKind| {
+            let inner = std::io::Error::new(kind, "the cause");
+            Error::from_kube("list", kube::Error::Service(Box::new(std::io::Error::other(inner))))
+        };
+        let broken = of(std::io::ErrorKind::ConnectionRefused);
+        assert!(matches!(broken, Error::Unreachable { .. }) && broken.is_transient());
+        assert!(broken.to_string().ends_with("cannot be reached: the cause"), "{broken}");
+        let untrusted = of(std::io::ErrorKind::InvalidData);
+        assert!(matches!(untrusted, Error::Untrusted { .. }) && !untrusted.is_transient());
+    }
 }

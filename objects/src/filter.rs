@@ -178,3 +178,6 @@ impl Pattern {
         self.text.contains(['*', '?', '[', '{'])
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,7 +16,7 @@ use stillpoint_api::{GroupResource, ResourceType};
 
 use crate::{
     Error,
-    request::{Ask, MAX_OBJECT_BYTES, collection},
+    request::{Ask, MAX_OBJECT_BYTES, collection, segment},
     retry::Retry,
 };
 
@@ -26,7 +26,7 @@ mod page;
 pub use meta::{Meta, Owner};
 pub use page::{Item, Page, Pages};
 
-/// The types that are asked for a revision, or for twice as much proof of another store.
+/// A revision that falls between two others once may do so by chance; hardly twice.
 const SANDWICHES: usize = 2;
 
 /// An etcd revision; one counter counts the changes of everything in the store.
@@ -146,7 +146,7 @@ pub async fn namespace_names(client: &kube::Client, retry: &Retry) -> Result<Vec
 /// # Errors
 /// The namespace cannot be read.
 pub async fn namespace_uid(client: &kube::Client, name: &str, retry: &Retry) -> Result<Option<String>, Error> {
-    let target = format!("{}/{name}", collection(&namespaces(), None));
+    let target = format!("{}/{}", collection(&namespaces(), None), segment(name));
     let ask = Ask::get(format!("get namespaces.core/{name}"), target, MAX_OBJECT_BYTES);
     match ask.json::<serde_json::Value>(client, retry).await {
         Ok(namespace) => Ok(namespace["metadata"]["uid"].as_str().map(str::to_owned)),

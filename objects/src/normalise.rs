@@ -138,7 +138,8 @@ fn hide(value: &mut Value, steps: &[Step], hidden: &dyn Fn(&Value) -> bool) {
     };
     match (step, value) {
         (Step::Field(name), Value::Object(map)) => {
-            if map.get_mut(*name).is_some_and(gone) {
+            let is_gone = map.get_mut(*name).is_some_and(gone);
+            if is_gone {
                 map.remove(*name);
             }
         }

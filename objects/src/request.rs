@@ -9,6 +9,7 @@ use kube::{
     client::Body,
     core::{Status, response::StatusDetails},
 };
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 use stillpoint_api::ResourceType;
 
@@ -90,9 +91,15 @@ pub(crate) fn collection(resource: &ResourceType, namespace: Option<&str>) -> St
     let root = if resource.name.group.is_empty() { "/api" } else { "/apis" };
     let plural = &resource.name.resource;
     match namespace {
-        Some(namespace) => format!("{root}/{}/namespaces/{namespace}/{plural}", resource.api_version()),
+        Some(namespace) => format!("{root}/{}/namespaces/{}/{plural}", resource.api_version(), segment(namespace)),
         None => format!("{root}/{}/{plural}", resource.api_version()),
     }
+}
+
+/// A name as one segment of a path: names of RBAC objects may hold almost any sign.
+pub(crate) fn segment(name: &str) -> String {
+    const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b':');
+    utf8_percent_encode(name, KEPT).to_string()
 }
 
 /// The body, or none where it is longer than `limit`.
@@ -133,5 +140,57 @@ fn no_details() -> StatusDetails {
         uid: String::new(),
         causes: Vec::new(),
         retry_after_seconds: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stillpoint_api::GroupResource;
+
+    use super::*;
+
+    fn answered(code: u16, headers: &[(&'static str, &'static str)], text: &str) -> Status {
+        let headers = headers.iter().map(|&(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+        status(StatusCode::from_u16(code).unwrap(), &headers, text.as_bytes())
+    }
+
+    fn wish(status: &Status) -> u32 {
+        status.details.as_ref().map_or(0, |details| details.retry_after_seconds)
+    }
+
+    #[test]
+    fn a_refusal_without_a_status_keeps_its_words_and_its_wish() {
+        let status = answered(429, &[("retry-after", "2")], "Too many requests, please try again later.\n");
+        assert_eq!((status.code, status.message.as_str()), (429, "Too many requests, please try again later."));
+        assert_eq!(wish(&status), 2);
+        assert_eq!(wish(&answered(503, &[("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT")], "")), 0);
+        assert_eq!(answered(502, &[], "<html>").message, "<html>");
+    }
+
+    #[test]
+    fn a_status_keeps_its_own_wish() {
+        let text = r#"{"kind":"Status","status":"Failure","message":"m","reason":"TooManyRequests","code":429,
+            "details":{"retryAfterSeconds":5}}"#;
+        let status = answered(429, &[("retry-after", "1")], text);
+        assert_eq!((wish(&status), status.reason.as_str()), (5, "TooManyRequests"));
+    }
+
+    #[test]
+    fn paths_are_those_of_the_api() {
+        let of = |group: &str, plural: &str| ResourceType {
+            name: GroupResource::new(group, plural),
+            version: "v1".into(),
+            kind: String::new(),
+            namespaced: true,
+        };
+        assert_eq!(collection(&of("", "pods"), Some("shop")), "/api/v1/namespaces/shop/pods");
+        assert_eq!(collection(&of("", "pods"), None), "/api/v1/pods");
+        assert_eq!(collection(&of("apps", "deployments"), Some("shop")), "/apis/apps/v1/namespaces/shop/deployments");
+    }
+
+    #[test]
+    fn a_name_with_signs_stays_one_segment() {
+        assert_eq!(segment("system:node/a?b#c%d e"), "system:node%2Fa%3Fb%23c%25d%20e");
+        assert_eq!(segment("web-1.example_x~"), "web-1.example_x~");
     }
 }

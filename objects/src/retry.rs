@@ -99,3 +99,78 @@ impl Retry {
 fn wished(error: &Error) -> Option<Duration> {
     error.retry_after().map(|wish| wish.min(LONGEST_WISH))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, time::Instant};
+
+    use kube::core::Status;
+
+    use super::*;
+
+    fn quick() -> Retry {
+        let millisecond = Duration::from_millis(1);
+        Retry { attempts: 4, first_delay: millisecond, longest_delay: millisecond, ..Retry::default() }
+    }
+
+    fn refusal(code: u16, retry_after_seconds: u32) -> Error {
+        let mut status = Status::failure("busy", "").with_code(code);
+        let details = serde_json::json!({ "retryAfterSeconds": retry_after_seconds });
+        status.details = serde_json::from_value(details).unwrap();
+        Error::from_status("ask".into(), status)
+    }
+
+    async fn attempts(retry: &Retry, outcome: impl Fn(usize) -> Result<(), Error>) -> (usize, Result<(), Error>) {
+        let made = Cell::new(0);
+        let result = retry
+            .run(|| {
+                made.set(made.get() + 1);
+                std::future::ready(outcome(made.get()))
+            })
+            .await;
+        (made.get(), result)
+    }
+
+    #[tokio::test]
+    async fn what_may_pass_is_asked_again_until_it_passes() {
+        let outcome = |attempt| if attempt < 3 { Err(refusal(503, 0)) } else { Ok(()) };
+        assert!(matches!(attempts(&quick(), outcome).await, (3, Ok(()))));
+    }
+
+    #[tokio::test]
+    async fn patience_ends_with_the_last_error() {
+        let (made, result) = attempts(&quick(), |_| Err(refusal(503, 0))).await;
+        assert_eq!(made, 4);
+        assert!(result.unwrap_err().to_string().contains("busy"));
+        let once = Retry { attempts: 1, ..quick() };
+        assert_eq!(attempts(&once, |_| Err(refusal(503, 0))).await.0, 1);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_for_good_is_not_asked_again() {
+        assert_eq!(attempts(&quick(), |_| Err(refusal(403, 0))).await.0, 1);
+    }
+
+    #[tokio::test]
+    async fn the_server_is_given_the_time_it_asks_for() {
+        let started = Instant::now();
+        let outcome = |attempt| if attempt < 2 { Err(refusal(429, 1)) } else { Ok(()) };
+        assert_eq!(attempts(&quick(), outcome).await.0, 2);
+        assert!(started.elapsed() >= Duration::from_secs(1));
+        assert_eq!(wished(&refusal(429, 3600)), Some(LONGEST_WISH));
+        assert_eq!(wished(&refusal(429, 0)), None);
+    }
+
+    #[tokio::test]
+    async fn an_attempt_without_an_answer_ends_at_its_deadline_and_is_made_again() {
+        let retry = Retry { attempts: 3, deadline: Duration::from_millis(5), ..quick() };
+        let made = Cell::new(0);
+        let result = retry.call("ask the dead", || {
+            made.set(made.get() + 1);
+            std::future::pending::<Result<(), kube::Error>>()
+        });
+        let error = result.await.unwrap_err();
+        assert!(matches!(&error, Error::TimedOut { what, .. } if what == "ask the dead"), "{error}");
+        assert_eq!(made.get(), 3);
+    }
+}

@@ -8,7 +8,7 @@ use stillpoint_api::{GroupResource, ObjectRef, ResourceType};
 
 use crate::{
     Error,
-    request::{Ask, MAX_OBJECT_BYTES, collection},
+    request::{Ask, MAX_OBJECT_BYTES, collection, segment},
     retry::Retry,
 };
 
@@ -54,7 +54,7 @@ pub async fn create(
     match create.json(client, retry).await {
         Ok(created) => Ok(Created::New(created)),
         Err(Error::AlreadyExists { .. }) => {
-            let get = Ask::get(format!("get {named}"), format!("{collection}/{name}"), MAX_OBJECT_BYTES);
+            let get = Ask::get(format!("get {named}"), format!("{collection}/{}", segment(name)), MAX_OBJECT_BYTES);
             get.json(client, retry).await.map(Created::Exists)
         }
         Err(error) => Err(error),

@@ -215,3 +215,83 @@ impl Item<'_> {
         serde_json::from_str(self.raw).map_err(|source| Error::Unreadable { what: self.what.to_owned(), source })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(body: &str) -> Result<(Page, ListMeta), Error> {
+        Page::parse("list pods.core".into(), body.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn objects_are_handed_on_as_the_bytes_that_came() {
+        let first = r#"{"metadata":{"name":"a"},"spec":{"z":1.50,"a":"\u00fc\n","n":12345678901234567890123}}"#;
+        let second = r#"{ "metadata" : {"name":"b"} }"#;
+        let body = format!(
+            r#"{{"kind":"L","metadata":{{"resourceVersion":"7","continue":"t"}},"items":[{first} , {second}]}}"#
+        );
+        let (page, metadata) = parse(&body).unwrap();
+        let raw: Vec<_> = page.items().map(|item| item.unwrap().raw).collect();
+        assert_eq!(raw, [first, second]);
+        assert_eq!((page.len(), page.bytes(), metadata.token()), (2, body.len(), Some("t")));
+    }
+
+    #[test]
+    fn an_object_is_always_one_line() {
+        let (page, _) = parse("{\"items\":[{\n \"metadata\":\r\n {\"name\":\"a\\nb\"}\n}]}").unwrap();
+        let item = page.items().next().unwrap().unwrap();
+        assert!(!item.raw.contains(['\n', '\r']));
+        assert_eq!(item.value().unwrap()["metadata"]["name"], "a\nb");
+    }
+
+    #[test]
+    fn a_list_without_items_is_empty() {
+        for body in [r#"{"metadata":{},"items":null}"#, r#"{"items":[]}"#, "{}"] {
+            assert!(parse(body).unwrap().0.is_empty(), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_list_is_an_error_that_names_it() {
+        for body in [&b"<html>"[..], b"{\"items\":7}", b"{\"items\":[{]}", b"{\"a\":\"\xff\"}", b"", b"{"] {
+            let error = Page::parse("list pods.core".into(), body.to_vec()).unwrap_err();
+            assert!(matches!(&error, Error::Unreadable { what, .. } if what == "list pods.core"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_item_without_a_name_is_an_error_and_not_left_out() {
+        let (page, _) = parse(r#"{"items":[{"metadata":{"name":"a"}},{"metadata":{}}]}"#).unwrap();
+        let read: Vec<_> = page.items().map(|item| item.is_ok()).collect();
+        assert_eq!(read, [true, false]);
+    }
+
+    #[test]
+    fn a_list_of_another_revision_is_refused() {
+        let check = |revision: &str| {
+            let body = format!(r#"{{"metadata":{{"resourceVersion":"{revision}"}},"items":[]}}"#);
+            parse(&body).unwrap().1.check("list", Revision(7))
+        };
+        assert!(check("7").is_ok());
+        for revision in ["8", "07", "", "seven"] {
+            assert!(matches!(check(revision), Err(Error::OtherStore { asked: 7, .. })), "{revision}");
+        }
+    }
+
+    #[test]
+    fn pages_grow_towards_their_size_in_bytes_and_shrink_at_once() {
+        let page = |objects: usize, bytes: usize| Page {
+            what: String::new(),
+            text: " ".repeat(bytes),
+            objects: vec![0..0; objects],
+        };
+        let kib = 1024;
+        assert_eq!(next_limit(100, &page(100, 100 * kib)), 800, "no page grows by more than the factor");
+        assert_eq!(next_limit(800, &page(800, 800 * kib)), 2048);
+        assert_eq!(next_limit(2048, &page(2048, 200 * kib)), MAX_LIMIT);
+        assert_eq!(next_limit(100, &page(100, 100 * kib * kib)), 2);
+        assert_eq!(next_limit(1, &page(1, 3 * kib * kib)), 1);
+        assert_eq!(next_limit(100, &page(0, 50)), 1);
+    }
+}
