@@ -292,8 +292,10 @@ impl Taken {
         let mut record = TypeRecord { resource: resource.clone(), existed: None, captured: 0, excluded: Vec::new() };
         if let Fate::Excluded(rule) = fate {
             record.existed = count(context, plan, resource).await?;
-            let objects = record.existed.unwrap_or(0);
-            record.excluded.extend((objects > 0).then(|| Exclusion { rule: rule.clone(), objects }));
+            // the rule is said even where the server cannot say how many it left out
+            if record.existed != Some(0) {
+                record.excluded.push(Exclusion { rule: rule.clone(), objects: record.existed.unwrap_or(0) });
+            }
         } else if let Some(reason) = stranger {
             let (subject, message) = (resource.name.to_string(), reason.clone());
             self.problems.push(Problem { kind: ProblemKind::OtherStore, subject, message });

@@ -42,7 +42,7 @@ pub enum Error {
         name: String,
         /// What is wrong.
         #[source]
-        damage: Damage,
+        damage: Box<Damage>,
     },
     /// The repository failed.
     #[error(transparent)]
@@ -141,6 +141,6 @@ pub enum Damage {
 impl Damage {
     /// Names the backup that the damage is in.
     pub fn of(self, name: &str) -> Error {
-        Error::Damaged { name: name.to_owned(), damage: self }
+        Error::Damaged { name: name.to_owned(), damage: Box::new(self) }
     }
 }

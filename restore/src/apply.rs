@@ -167,13 +167,13 @@ impl<'a> Run<'a> {
         match write::create(self.client, resource, &value, DryRun::No, &self.retry).await {
             Ok(Created::New(created)) => {
                 self.remember(&object, &created);
-                Ok((step, Outcome::Created { dropped_owners: dropped_owners }))
+                Ok((step, Outcome::Created { dropped_owners }))
             }
             Ok(Created::Exists(existing)) => {
                 self.remember(&object, &existing);
                 Ok((step, Outcome::Kept { differs: differences(resource, value, existing) }))
             }
-            Err(error) if is_refusal(&error) => Ok((step, Outcome::Refused { reason: error.to_string() })),
+            Err(error) if is_refusal(&error) => Ok((step, Outcome::Refused { reason: self.reason(resource, &error) })),
             Err(error) => Err(error.into()),
         }
     }
@@ -191,7 +191,7 @@ impl<'a> Run<'a> {
             match write::create(self.client, resource, &value, DryRun::Yes, &self.retry).await {
                 Ok(Created::New(_)) => Foresight::Created,
                 Ok(Created::Exists(_)) => Foresight::Kept,
-                Err(error) if is_refusal(&error) => Foresight::Refused(error.to_string()),
+                Err(error) if is_refusal(&error) => Foresight::Refused(self.reason(resource, &error)),
                 Err(error) => return Err(error.into()),
             }
         };
@@ -205,6 +205,17 @@ impl<'a> Run<'a> {
         match sanitise(resource, object.value(resource).map_err(bad)?, &self.plan.mapping) {
             Sanitised::Create(value) => Ok((resource, value)),
             Sanitised::Skip(reason) => Err(bad(serde::ser::Error::custom(reason))),
+        }
+    }
+
+    /// Why an object was refused, in the server's words; where it only says that there is no such thing, in ours.
+    fn reason(&self, resource: &ResourceType, error: &objects::Error) -> String {
+        match (error, self.plan.target.version(&resource.name)) {
+            (objects::Error::NotFound { .. }, Some(version)) if version != resource.version => {
+                let (name, captured) = (&resource.name, &resource.version);
+                format!("the target serves {name} in {version}, the backup holds it in {captured}")
+            }
+            _ => error.to_string(),
         }
     }
 

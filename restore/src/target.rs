@@ -3,7 +3,7 @@
 //! Looked up by kind for owners and by plural for objects; types that definitions of the backup will add count as
 //! served.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 use stillpoint_api::GroupResource;
@@ -12,13 +12,15 @@ use stillpoint_objects::discovery::Discovery;
 /// The types that a target serves or will serve once the backup's definitions are there.
 #[derive(Debug, Default)]
 pub(crate) struct Target {
-    served: BTreeSet<GroupResource>,
+    /// The served types with their preferred versions.
+    served: BTreeMap<GroupResource, String>,
     defined: BTreeMap<GroupResource, Vec<String>>,
 }
 
 impl Target {
     pub(crate) fn new(discovery: &Discovery) -> Self {
-        let served = discovery.types.iter().map(|served| served.resource.name.clone()).collect();
+        let types = discovery.types.iter().map(|served| &served.resource);
+        let served = types.map(|resource| (resource.name.clone(), resource.version.clone())).collect();
         Self { served, defined: BTreeMap::new() }
     }
 
@@ -34,12 +36,17 @@ impl Target {
 
     /// Whether objects of the type can be written, now or once the definitions are there.
     pub(crate) fn serves(&self, resource: &GroupResource) -> bool {
-        self.served.contains(resource) || self.defined.contains_key(resource)
+        self.served.contains_key(resource) || self.defined.contains_key(resource)
     }
 
     /// Whether the type is served now.
     pub(crate) fn serves_already(&self, resource: &GroupResource) -> bool {
-        self.served.contains(resource)
+        self.served.contains_key(resource)
+    }
+
+    /// The version that the target prefers of a type it serves.
+    pub(crate) fn version(&self, resource: &GroupResource) -> Option<&str> {
+        self.served.get(resource).map(String::as_str)
     }
 
     /// The types that the backup's definitions add, with their served versions.
