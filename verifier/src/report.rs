@@ -111,16 +111,12 @@ fn headline(verdict: &Verdict) -> String {
 }
 
 fn lead(verdict: &Verdict) -> String {
-    let judged = |judgement| verdict.checks.iter().filter(|check| check.judgement == judgement);
+    let judged = |judgement| verdict.checks.iter().filter(move |check| check.judgement == judgement);
     let restored = match verdict.rto_seconds {
-        Some(_) => format!(
-            "{} were restored into {} scratch cluster",
-            counted(verdict.objects_restored, "object"),
-            match verdict.scratch {
-                stillpoint_api::ScratchKind::Embedded => "an embedded",
-                stillpoint_api::ScratchKind::ControlPlane => "a control-plane",
-            }
-        ),
+        Some(_) => {
+            let objects = counted(verdict.objects_restored, "object");
+            format!("Restored {objects} into the {} scratch cluster", verdict.scratch)
+        }
         None => "Nothing was restored".to_owned(),
     };
     let failed: Vec<_> = judged(Judgement::Failed).map(|check| check.kind.to_string()).collect();
@@ -140,10 +136,12 @@ fn lead(verdict: &Verdict) -> String {
 fn notices(verdict: &Verdict) -> Vec<String> {
     let signer = match &verdict.signer {
         SignerState::Trusted(_) => None,
-        SignerState::Unverified(key) => {
-            Some(format!("Unverified signer {key}: no trusted key is pinned, so anybody could have signed this backup."))
+        SignerState::Unverified(key) => Some(format!(
+            "Unverified signer {key}: no trusted key is pinned, so anybody could have signed this backup."
+        )),
+        SignerState::Untrusted(key) => {
+            Some(format!("Untrusted signer {key}: it is not among the keys that are pinned."))
         }
-        SignerState::Untrusted(key) => Some(format!("Untrusted signer {key}: it is not among the keys that are pinned.")),
         SignerState::Unsigned => Some("Unsigned: nothing says who made this backup or that it was not changed.".into()),
         SignerState::Invalid => Some("Invalid signature: the manifest is not the one that was signed.".into()),
         SignerState::Unknown => Some("Signer unknown: the test ended before the signature could be read.".into()),
@@ -155,9 +153,9 @@ fn notices(verdict: &Verdict) -> Vec<String> {
 
 fn figures(verdict: &Verdict, manifest: Option<&Manifest>) -> Vec<Figure> {
     let none = || ("—".to_owned(), "nothing was restored".to_owned());
-    let (rto, rto_note) = verdict.rto_seconds.map_or_else(none, |seconds| {
-        (duration(seconds), "from the first read to the last object".to_owned())
-    });
+    let (rto, rto_note) = verdict
+        .rto_seconds
+        .map_or_else(none, |seconds| (duration(seconds), "from the first read to the last object".to_owned()));
     let (rpo, rpo_note) = match (verdict.rpo_seconds, manifest) {
         (Some(seconds), manifest) => (ago(seconds), manifest.map(|m| moment(m.cut.read_at)).unwrap_or_default()),
         (None, _) => ("—".to_owned(), "the instant is unknown".to_owned()),
@@ -215,19 +213,22 @@ fn asks(kind: CheckKind) -> &'static str {
         CheckKind::Signature => "Is the manifest signed by a key that is trusted, and is it the one that was signed?",
         CheckKind::Integrity => "Is every byte of the backup there, and is each what its SHA-256 says?",
         CheckKind::Counts => "Does the backup hold exactly the objects that its manifest counts, each in its place?",
-        CheckKind::References => "Is everything that captured objects refer to in the backup, where its scope should hold it?",
+        CheckKind::References => {
+            "Is everything that captured objects refer to in the backup, where its scope should hold it?"
+        }
         CheckKind::Accepted => "Does a server that has none of these objects accept every one of them?",
         CheckKind::StillThere => "Is every restored object still there after the cluster had time to collect garbage?",
-        CheckKind::Equal => "Is what was restored what was captured, field by field, after the published normalisation?",
+        CheckKind::Equal => {
+            "Is what was restored what was captured, field by field, after the published normalisation?"
+        }
     }
 }
 
 impl<'a> CaptureView<'a> {
     fn new(manifest: &'a Manifest) -> Self {
         let types = &manifest.types;
-        let is_empty = |record: &&TypeRecord| {
-            record.existed == Some(0) && record.captured == 0 && record.excluded.is_empty()
-        };
+        let is_empty =
+            |record: &&TypeRecord| record.existed == Some(0) && record.captured == 0 && record.excluded.is_empty();
         let empty = types.iter().filter(is_empty).count() as u64;
         let existed: Option<u64> = types.iter().map(|record| record.existed).sum();
         Self {
@@ -235,7 +236,7 @@ impl<'a> CaptureView<'a> {
             existed: existed.map_or_else(|| "unknown".to_owned(), count),
             captured: count(types.iter().map(|record| record.captured).sum()),
             excluded: count(types.iter().map(TypeRecord::excluded_objects).sum()),
-            empty: (empty > 0).then(|| format!("{} more had no objects in scope.", counted(empty, "type"))),
+            empty: (empty > 0).then(|| format!("Types without objects in scope: {}.", count(empty))),
             problems: &manifest.problems,
         }
     }
@@ -248,7 +249,7 @@ impl TypeView {
             name: record.resource.name.to_string(),
             existed: record.existed.map_or_else(|| "unknown".to_owned(), count),
             captured: count(record.captured),
-            excluded: count(record.excluded_objects()),
+            excluded: if rules.is_empty() { String::new() } else { count(record.excluded_objects()) },
             rules: rules.join(", "),
         }
     }

@@ -1,6 +1,6 @@
 use stillpoint_api::{
-    Backup, Cluster, ClusterResources, Cut, Digest, Exclusion, ExclusionRule, ProblemKind, ResourceType, ScratchKind,
-    Scope, Trees,
+    Backup, Cluster, ClusterResources, Cut, Digest, Exclusion, ExclusionRule, ProblemKind, ResourceType, Scope,
+    ScratchKind, Trees,
 };
 
 use super::*;
@@ -90,7 +90,9 @@ fn the_answer_comes_first() {
     let at = |text: &str| page.find(text).unwrap_or_else(|| panic!("{text} is not on the page"));
     assert!(at("Backup shop-1 is proven to restore") < at("Recovery time (RTO)"));
     assert!(at("Recovery time (RTO)") < at("the summary of signature"));
-    for fact in ["1.8 s", "4 min 20 s ago", "1,234", "production (v1.35.1)", "revision 48211", "trusted signer SHA256:key"] {
+    for fact in
+        ["1.8 s", "4 min 20 s ago", "1,234", "production (v1.35.1)", "revision 48211", "trusted signer SHA256:key"]
+    {
         at(fact);
     }
 }
@@ -135,7 +137,7 @@ fn the_counts_of_every_type_with_objects_and_every_problem_are_listed() {
     let page = html(&verdict(), Some(&manifest)).unwrap();
     assert!(page.contains("configmaps.core") && page.contains("being deleted (2)"));
     assert!(page.contains("not listed: forbidden"));
-    assert!(page.contains("1 type more had no objects in scope") && !page.contains("podtemplates"));
+    assert!(page.contains("Types without objects in scope: 1.") && !page.contains("podtemplates"));
     assert!(page.contains("<td class=\"number\">unknown</td>"));
 }
 
@@ -150,8 +152,7 @@ fn nothing_hostile_gets_onto_the_page_as_markup() {
     let mut manifest = manifest();
     manifest.cluster = Cluster { name: HOSTILE.into(), uid: None, version: HOSTILE.into() };
     manifest.types[0].resource.name.resource = HOSTILE.into();
-    manifest.problems =
-        vec![Problem { kind: ProblemKind::List, subject: HOSTILE.into(), message: HOSTILE.into() }];
+    manifest.problems = vec![Problem { kind: ProblemKind::List, subject: HOSTILE.into(), message: HOSTILE.into() }];
     let page = html(&verdict, Some(&manifest)).unwrap();
     assert!(!page.contains("<script") && !page.contains("<img"));
     assert!(page.contains("&#60;script&#62;"));
