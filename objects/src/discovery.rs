@@ -24,8 +24,9 @@ use document::{GroupVersion, Outcome};
 const MAX_DOCUMENT_BYTES: usize = 64 << 20;
 /// Groups that are asked at once.
 const CONCURRENCY: usize = 8;
-/// A group whose API server is gone answers 503 for weeks; it is not worth a caller's whole patience.
-const GROUP_ATTEMPTS: usize = 3;
+/// Attempts where the answer is most likely final: the first question to a server, which tells whether there is one,
+/// and a group whose own API server is gone and which answers 503 for weeks.
+const IMPATIENT_ATTEMPTS: usize = 3;
 /// Asks for the aggregated document and takes the plain one.
 const ACCEPT: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,\
                       application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json";
@@ -103,11 +104,15 @@ impl Discovery {
 /// # Errors
 /// The server's version or its list of groups cannot be read. A group that fails is no error but a failure by name.
 pub async fn discover(client: &kube::Client, retry: &Retry) -> Result<Discovery, Error> {
-    let version: Info =
-        Ask::get("read the server's version", "/version", MAX_DOCUMENT_BYTES).json(client, retry).await?;
+    let ask = Ask::get("read the server's version", "/version", MAX_DOCUMENT_BYTES);
+    let version: Info = ask.json(client, &impatient(retry)).await?;
     let mut outcomes = core(client, retry).await?;
     outcomes.extend(groups(client, retry).await?);
     Ok(assemble(version.git_version, outcomes))
+}
+
+fn impatient(retry: &Retry) -> Retry {
+    Retry { attempts: retry.attempts.min(IMPATIENT_ATTEMPTS), ..retry.clone() }
 }
 
 /// The core group, which has a root of its own.
@@ -144,7 +149,7 @@ fn aggregated(what: &str, body: &[u8]) -> Result<Option<APIGroupDiscoveryList>, 
 
 /// Asks each version of each group.
 async fn each(client: &kube::Client, retry: &Retry, versions: Vec<GroupVersion>) -> Vec<Outcome> {
-    let retry = &Retry { attempts: retry.attempts.min(GROUP_ATTEMPTS), ..retry.clone() };
+    let retry = &impatient(retry);
     stream::iter(versions)
         .map(|version| async move {
             let ask = Ask::get(format!("discover {version}"), version.path(), MAX_DOCUMENT_BYTES);
