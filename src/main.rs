@@ -1,2 +1,48 @@
-//! The `stillpoint` command line.
-fn main() {}
+//! The `stillpoint` command line: backs up Kubernetes at one instant and proves that the backup restores.
+//!
+//! Flags become request values here and the crates do the work; nothing below this package prints or exits.
+
+mod args;
+mod cluster;
+mod commands;
+mod exit;
+mod keys;
+mod output;
+mod progress;
+
+use std::io;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use crate::{args::Cli, exit::Exit};
+
+fn main() -> Exit {
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::try_from_env("STILLPOINT_LOG").unwrap_or_else(|_| EnvFilter::new("warn")))
+        .with_writer(io::stderr)
+        .init();
+    // an error means that a provider is installed already, which is all that matters
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    match run(cli) {
+        Ok(exit) => exit,
+        Err(error) if is_broken_pipe(&error) => Exit::Done,
+        Err(error) => {
+            output::error(&error);
+            if error.is::<args::UsageError>() { Exit::Usage } else { Exit::Failed }
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<Exit> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(commands::run(cli.command))
+}
+
+/// A reader such as `head` that went away is no failure of ours.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe))
+}

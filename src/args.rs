@@ -1,0 +1,123 @@
+//! The command line's grammar.
+//!
+//! Only what was typed: asking the system (files, clusters, repositories) is left to the commands, so that `--help`
+//! and completion never touch anything.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use stillpoint_repository::{Kdf, Password, Repository, Store};
+
+use crate::commands::{backup, bench, completion, demo, key, repo, restore, scratch, verify};
+
+/// Backs up Kubernetes at one instant and proves that the backup restores.
+#[derive(Debug, Parser)]
+#[command(name = "stillpoint", version, about, max_term_width = 110, propagate_version = true)]
+#[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 done but degraded.\nNew here? Run: stillpoint demo")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Shows the whole story on an embedded cluster: backup, damage, restore test. Needs nothing.
+    Demo(demo::DemoArgs),
+    /// Creates the repository that backups are written to.
+    #[command(subcommand)]
+    Repo(repo::RepoCommand),
+    /// Takes backups and looks into them.
+    #[command(subcommand)]
+    Backup(backup::BackupCommand),
+    /// Proves a backup: restores it into a scratch cluster and judges the result.
+    Verify(verify::VerifyArgs),
+    /// Restores a backup into a cluster.
+    #[command(subcommand)]
+    Restore(restore::RestoreCommand),
+    /// Runs a scratch cluster to play with.
+    #[command(subcommand)]
+    Scratch(scratch::ScratchCommand),
+    /// Makes the key pair that signs backups.
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+    /// Measures Stillpoint against a peer on this machine.
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
+    /// Prints the completion script of a shell.
+    Completion(completion::CompletionArgs),
+}
+
+/// The command line is well formed but cannot be meant.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct UsageError(pub(crate) String);
+
+/// How data is printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs.
+    Json,
+    /// For programs and people.
+    Yaml,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OutputArgs {
+    /// How to print the result
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Format,
+}
+
+/// Where the repository is and how to open it.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Repository")]
+pub(crate) struct RepoArgs {
+    /// The repository: file:///path or s3://bucket/prefix (credentials from the usual AWS variables)
+    #[arg(long, env = "STILLPOINT_REPO", value_name = "URL")]
+    repo: String,
+    /// A file whose first line is the repository's password; otherwise STILLPOINT_PASSWORD is read
+    #[arg(long, env = "STILLPOINT_PASSWORD_FILE", value_name = "FILE")]
+    password_file: Option<PathBuf>,
+}
+
+impl RepoArgs {
+    /// Opens the repository.
+    pub(crate) async fn open(&self) -> anyhow::Result<Repository> {
+        Ok(Repository::open(self.store()?, &self.password()?).await?)
+    }
+
+    /// Creates the repository.
+    pub(crate) async fn init(&self) -> anyhow::Result<Repository> {
+        Ok(Repository::init(self.store()?, &self.password()?, Kdf::default()).await?)
+    }
+
+    /// The URL as it was given.
+    pub(crate) fn url(&self) -> &str {
+        &self.repo
+    }
+
+    fn store(&self) -> anyhow::Result<Store> {
+        Ok(Store::from_url(&self.repo)?)
+    }
+
+    fn password(&self) -> anyhow::Result<Password> {
+        let text = match &self.password_file {
+            Some(path) => {
+                let text = std::fs::read_to_string(path)
+                    .map_err(|error| anyhow::anyhow!("cannot read the password file {}: {error}", path.display()))?;
+                text.lines().next().unwrap_or_default().to_owned()
+            }
+            None => std::env::var("STILLPOINT_PASSWORD").unwrap_or_default(),
+        };
+        if text.is_empty() {
+            return Err(UsageError(
+                "no password: give --password-file, STILLPOINT_PASSWORD_FILE or STILLPOINT_PASSWORD".to_owned(),
+            )
+            .into());
+        }
+        Ok(Password::new(text))
+    }
+}

@@ -1,0 +1,60 @@
+//! `stillpoint backup delete`.
+
+use std::io::{self, BufRead, IsTerminal};
+
+use clap::Args;
+use stillpoint_catalog::{self as catalog, Standing};
+
+use super::{ReadArgs, get::seconds};
+use crate::{args::UsageError, exit::Exit, output};
+
+#[derive(Debug, Args)]
+pub(crate) struct DeleteArgs {
+    /// The backup's name
+    name: String,
+    /// Delete without asking
+    #[arg(short, long)]
+    yes: bool,
+    #[command(flatten)]
+    read: ReadArgs,
+}
+
+pub(crate) async fn run(args: DeleteArgs) -> anyhow::Result<Exit> {
+    let (repository, trust) = args.read.open().await?;
+    // a damaged backup can be deleted too: that is what one does with it
+    match catalog::find(&repository, &args.name, &trust).await {
+        Ok(backup) => {
+            let standing = catalog::standing(&repository, backup.root, &trust).await?;
+            let taken = seconds(backup.manifest.cut.read_at);
+            output::note(format_args!("will delete backup {}: taken {taken}, {standing}", args.name));
+            if matches!(standing, Standing::Proven { .. }) {
+                output::note("this backup is proven to restore");
+            }
+        }
+        Err(error @ catalog::Error::Damaged { .. }) => {
+            output::note(format_args!("will delete a damaged backup: {error}"))
+        }
+        Err(error) => return Err(error.into()),
+    }
+    if !args.yes && !confirmed()? {
+        output::note("nothing was deleted");
+        return Ok(Exit::Failed);
+    }
+    let snapshot = catalog::forget(&repository, &args.name).await?;
+    output::text(&format!(
+        "deleted backup {} (snapshot {}); its space is freed by `restic prune`\n",
+        args.name,
+        &snapshot.to_string()[..8]
+    ))?;
+    Ok(Exit::Done)
+}
+
+fn confirmed() -> anyhow::Result<bool> {
+    if !io::stdin().is_terminal() {
+        return Err(UsageError("nobody can be asked here: give --yes to delete".to_owned()).into());
+    }
+    output::note("type yes to go on:");
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(answer.trim() == "yes")
+}

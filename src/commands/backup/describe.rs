@@ -1,0 +1,109 @@
+//! `stillpoint backup describe`.
+
+use std::fmt::Write;
+
+use clap::Args;
+use serde::Serialize;
+use stillpoint_api::{Digest, Exclusion, Manifest, SignerState, TypeRecord, VolumeData};
+use stillpoint_catalog as catalog;
+
+use super::{ReadArgs, get::seconds};
+use crate::{args::OutputArgs, exit::Exit, output};
+
+#[derive(Debug, Args)]
+pub(crate) struct DescribeArgs {
+    /// The backup's name
+    name: String,
+    /// Show the counts of every type
+    #[arg(long)]
+    details: bool,
+    #[command(flatten)]
+    read: ReadArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Description<'a> {
+    root: Digest,
+    snapshot: String,
+    signer: &'a SignerState,
+    tested: String,
+    manifest: &'a Manifest,
+}
+
+pub(crate) async fn run(args: DescribeArgs) -> anyhow::Result<Exit> {
+    let (repository, trust, backup) = args.read.find(&args.name).await?;
+    let tested = catalog::standing(&repository, backup.root, &trust).await?.to_string();
+    let description = Description {
+        root: backup.root,
+        snapshot: backup.snapshot.to_string(),
+        signer: &backup.signer,
+        tested,
+        manifest: &backup.manifest,
+    };
+    output::print(args.output.output, &description, || description.to_text(args.details))?;
+    Ok(Exit::Done)
+}
+
+impl Description<'_> {
+    fn to_text(&self, details: bool) -> String {
+        let Manifest { backup, cluster, cut, outcome, problems, types, volumes, finished, started, .. } = self.manifest;
+        let attempts = if cut.attempts > 1 { format!(", in attempt {}", cut.attempts) } else { String::new() };
+        let mut text = output::fields(&[
+            ("Name", backup.name.clone()),
+            ("State", outcome.to_string()),
+            ("Tested", self.tested.clone()),
+            ("Signer", self.signer.to_string()),
+            ("Root", self.root.to_string()),
+            ("Snapshot", format!("{} (as restic names it)", &self.snapshot[..8])),
+            ("Cluster", format!("{}, {}", cluster.name, cluster.version)),
+            ("Instant", format!("revision {} at {}{attempts}", cut.revision, seconds(cut.read_at))),
+            ("Took", format!("{:.1} s", finished.duration_since(*started).as_secs_f64())),
+            ("Objects", output::count(types.iter().map(|record| record.captured).sum())),
+            ("Volumes", volumes_line(volumes.len(), volumes.iter().filter(|v| v.data == VolumeData::LeftOut).count())),
+        ]);
+        if !problems.is_empty() {
+            let _ = writeln!(text, "\nMissing or in doubt:");
+            for problem in problems {
+                let _ = writeln!(text, "  {}", output::printable(&problem.to_string()));
+            }
+        }
+        if details {
+            let _ = write!(text, "\n{}", counts(types));
+        } else {
+            let _ = writeln!(text, "\n--details shows the counts of every type");
+        }
+        text
+    }
+}
+
+fn volumes_line(claims: usize, left_out: usize) -> String {
+    match (claims, left_out) {
+        (0, _) => "no claims in scope".to_owned(),
+        (claims, left_out) if claims == left_out => format!("{claims} claims, their data meant to be absent"),
+        (claims, _) => format!("{claims} claims, the data of none of them is held"),
+    }
+}
+
+fn counts(types: &[TypeRecord]) -> String {
+    let row = |record: &TypeRecord| {
+        let objects = |exclusion: &Exclusion| match record.existed {
+            None if exclusion.objects == 0 => "?".to_owned(),
+            _ => output::count(exclusion.objects),
+        };
+        let excluded = record.excluded.iter().map(|e| format!("{} {}", objects(e), e.rule)).collect::<Vec<_>>();
+        [
+            record.resource.name.to_string(),
+            record.resource.version.clone(),
+            record.existed.map_or_else(|| "?".to_owned(), output::count),
+            output::count(record.captured),
+            excluded.join(", "),
+        ]
+    };
+    let (some, none): (Vec<_>, Vec<_>) = types.iter().partition(|record| record.existed != Some(0));
+    let mut text = output::table(["TYPE", "VERSION", "EXISTED", "CAPTURED", "EXCLUDED"], some.into_iter().map(row));
+    let _ = writeln!(text, "\n{} more types were served and had no objects", none.len());
+    text
+}

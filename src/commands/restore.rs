@@ -1,0 +1,183 @@
+//! `stillpoint restore`.
+
+use std::{collections::BTreeMap, fmt::Write};
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use stillpoint_objects::{discovery, retry::Retry, sanitise::Mapping};
+use stillpoint_restore::{self as restore, Applied, Foreseen, Foresight, Plan, Progress, RestoreRequest};
+
+use crate::{args::OutputArgs, cluster::ClusterArgs, commands::backup::ReadArgs, exit::Exit, output, progress};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RestoreCommand {
+    /// Restores a backup; what exists in the cluster is kept as it is.
+    #[command(after_help = "Examples:\n  stillpoint restore create --from-backup shop-1 --dry-run\n  \
+                            stillpoint restore create --from-backup shop-1 --namespace-mappings shop:shop2")]
+    Create(CreateArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CreateArgs {
+    /// The backup to restore
+    #[arg(long, value_name = "NAME")]
+    from_backup: String,
+    /// Print the plan, ask the server about each object, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Restore a namespace under another name; comma-separated
+    #[arg(long, value_name = "OLD:NEW", value_delimiter = ',', value_parser = namespace_mapping)]
+    namespace_mappings: Vec<(String, String)>,
+    /// Restore although the backup is unsigned, or signed by a key that is not trusted
+    #[arg(long)]
+    accept_untrusted: bool,
+    /// Show every object of the plan
+    #[arg(long)]
+    details: bool,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    #[command(flatten)]
+    read: ReadArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+fn namespace_mapping(text: &str) -> Result<(String, String), String> {
+    match text.split_once(':') {
+        Some((old, new)) if !old.is_empty() && !new.is_empty() => Ok((old.to_owned(), new.to_owned())),
+        _ => Err("write OLD:NEW".to_owned()),
+    }
+}
+
+/// A dry run's answer.
+#[derive(Serialize)]
+struct Foretold<'a> {
+    plan: &'a Plan,
+    foreseen: &'a [Foreseen],
+}
+
+pub(crate) async fn run(command: RestoreCommand) -> anyhow::Result<Exit> {
+    let RestoreCommand::Create(args) = command;
+    let (_, _, backup) = args.read.find(&args.from_backup).await?;
+    let target = args.cluster.connect().await?;
+    let discovery = discovery::discover(&target.client, &Retry::default()).await?;
+    let namespaces: BTreeMap<_, _> = args.namespace_mappings.into_iter().collect();
+    let request = RestoreRequest {
+        mapping: Mapping { namespaces, ..Mapping::default() },
+        accept_untrusted: args.accept_untrusted,
+    };
+    let plan = restore::plan(&backup, &discovery, &request).await?;
+    if args.dry_run {
+        let foreseen = restore::dry_run(&target.client, &backup, &plan).await?;
+        let foretold = Foretold { plan: &plan, foreseen: &foreseen };
+        output::print(args.output.output, &foretold, || foretold.to_text(args.details))?;
+        let refused = foreseen.iter().any(|foreseen| matches!(foreseen.foresight, Foresight::Refused(_)));
+        return Ok(if refused || !plan.refused.is_empty() { Exit::Degraded } else { Exit::Done });
+    }
+    let (progress, drawn) = progress::draw(|progress: &Progress| {
+        format!("{} of {} objects", output::count(progress.done), output::count(progress.total))
+    });
+    let applied = restore::apply(&target.client, &backup, &plan, progress).await?;
+    drop(drawn);
+    output::print(args.output.output, &applied, || applied_text(&plan, &applied, args.details))?;
+    Ok(if applied.refused.is_empty() { Exit::Done } else { Exit::Degraded })
+}
+
+impl Foretold<'_> {
+    fn to_text(&self, details: bool) -> String {
+        let Self { plan, foreseen } = self;
+        let mut text = format!(
+            "plan for backup {} ({}, root {}): {} objects in {} stages; nothing is written\n",
+            plan.backup,
+            plan.signer,
+            plan.root.short(),
+            plan.objects(),
+            plan.stages.len()
+        );
+        for (number, stage) in plan.stages.iter().enumerate() {
+            let after = if stage.depth > 0 { ", owned by the stage before" } else { "" };
+            let _ = writeln!(text, "{:>4}. {}{after}: {} objects", number + 1, stage.level, stage.steps.len());
+            for step in stage.steps.iter().filter(|_| details) {
+                let becomes = step.becomes.as_ref().map(|becomes| format!(" as {becomes}")).unwrap_or_default();
+                let _ = writeln!(text, "        {}{becomes}", step.object);
+            }
+        }
+        let _ = writeln!(text, "the server says:");
+        for (answer, number) in tally(foreseen) {
+            let _ = writeln!(text, "  {number:>6}  {answer}");
+        }
+        for Foreseen { object, foresight } in foreseen.iter() {
+            if let Foresight::Refused(reason) = foresight {
+                let _ = writeln!(text, "  ! {object}: {}", output::printable(reason));
+            }
+        }
+        text.push_str(&rest_of_plan(plan, details));
+        text
+    }
+}
+
+fn tally(foreseen: &[Foreseen]) -> BTreeMap<String, u64> {
+    let mut tally = BTreeMap::new();
+    for foreseen in foreseen {
+        let answer = match &foreseen.foresight {
+            Foresight::Created => "would be created".to_owned(),
+            Foresight::Kept => "exist and would be kept".to_owned(),
+            Foresight::Refused(_) => "would be refused".to_owned(),
+            Foresight::NotAsked(reason) => format!("cannot be asked yet: {reason}"),
+        };
+        *tally.entry(answer).or_default() += 1;
+    }
+    tally
+}
+
+fn applied_text(plan: &Plan, applied: &Applied, details: bool) -> String {
+    let mut text = format!(
+        "restored backup {}: {} created, {} existed and were kept, {} refused, in {:.1} s\n",
+        plan.backup,
+        output::count(applied.created),
+        applied.kept.len(),
+        applied.refused.len(),
+        applied.seconds
+    );
+    for kept in applied.kept.iter().filter(|kept| !kept.differs.is_empty()) {
+        let _ = writeln!(text, "  = {} was kept and differs in {} places", kept.object, kept.differs.len());
+        for change in kept.differs.iter().filter(|_| details) {
+            let _ = writeln!(text, "      {}", output::printable(&change.to_string()));
+        }
+    }
+    for refused in &applied.refused {
+        let _ = writeln!(text, "  ! {}: {}", refused.object, output::printable(&refused.reason));
+    }
+    for warning in &applied.warnings {
+        let _ = writeln!(text, "  ~ {}: {}", warning.object, output::printable(&warning.message));
+    }
+    text.push_str(&left_out(plan, details));
+    text
+}
+
+fn rest_of_plan(plan: &Plan, details: bool) -> String {
+    let mut text = String::new();
+    for refused in &plan.refused {
+        let _ = writeln!(text, "  ! {}: {}", refused.object, refused.reason);
+    }
+    for warning in &plan.warnings {
+        let _ = writeln!(text, "  ~ {}: {}", warning.object, output::printable(&warning.message));
+    }
+    text.push_str(&left_out(plan, details));
+    text
+}
+
+fn left_out(plan: &Plan, details: bool) -> String {
+    let mut reasons: BTreeMap<&str, Vec<_>> = BTreeMap::new();
+    for left_out in &plan.left_out {
+        reasons.entry(&left_out.reason).or_default().push(&left_out.object);
+    }
+    let mut text = String::new();
+    for (reason, objects) in reasons {
+        let _ = writeln!(text, "  - {} never restored: {reason}", objects.len());
+        for object in objects.iter().filter(|_| details) {
+            let _ = writeln!(text, "      {object}");
+        }
+    }
+    text
+}
