@@ -5,6 +5,7 @@
 
 use futures::{StreamExt, TryStreamExt, stream};
 use stillpoint_catalog::{self as catalog, Backup, ObjectFile};
+use stillpoint_objects::sanitise::{Mapping, Sanitised, sanitise};
 use tokio::sync::watch;
 
 use crate::{
@@ -72,8 +73,10 @@ pub(crate) async fn refer(
     for file in &contents.files {
         let mut objects = backup.objects(file)?;
         while let Some(object) = objects.next().await? {
-            // an object that is no value is named when it is restored
-            if let Ok(value) = object.value(&file.resource) {
+            // an object that is no value is named when it is restored; what is never restored needs nothing
+            if let Ok(value) = object.value(&file.resource)
+                && let Sanitised::Create(_) = sanitise(&file.resource, value.clone(), &Mapping::default())
+            {
                 references.object(&file.resource, &file.object(&object.name), &value);
             }
             seen += 1;

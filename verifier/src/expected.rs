@@ -33,7 +33,8 @@ impl<'a> Expected<'a> {
         Self::of(manifest, held, left_out, applied)
     }
 
-    fn of(
+    /// The exceptions where `left_out` are the objects that are never restored.
+    pub(crate) fn of(
         manifest: &'a Manifest,
         held: &'a Held,
         left_out: impl Iterator<Item = &'a ObjectRef>,

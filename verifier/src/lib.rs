@@ -1,6 +1,6 @@
 //! Scratch clusters, restore tests, checks and the report.
 //!
-//! A restore test is the only proof that a backup restores: [`test`] reads all of a backup, restores it into a scratch
+//! A restore test is the only proof that a backup restores: [`test()`] reads all of a backup, restores it into a scratch
 //! cluster and says what it found as a value, the verdict; [`report`] makes a page of it for people.
 //!
 //! ```text

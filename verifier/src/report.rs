@@ -160,8 +160,8 @@ fn figures(verdict: &Verdict, manifest: Option<&Manifest>) -> Vec<Figure> {
         (Some(seconds), manifest) => (ago(seconds), manifest.map(|m| moment(m.cut.read_at)).unwrap_or_default()),
         (None, _) => ("—".to_owned(), "the instant is unknown".to_owned()),
     };
-    let held = manifest.map(|manifest| manifest.types.iter().map(|record| record.captured).sum());
-    let restored = held.map(|held: u64| format!("of {} captured", count(held))).unwrap_or_default();
+    let held = manifest.map(|manifest| sum(manifest.types.iter().map(|record| record.captured)));
+    let restored = held.map(|held| format!("of {} captured", count(held))).unwrap_or_default();
     vec![
         Figure { name: "Recovery time (RTO)", value: rto, note: rto_note },
         Figure { name: "Recovery point (RPO)", value: rpo, note: rpo_note },
@@ -230,16 +230,21 @@ impl<'a> CaptureView<'a> {
         let is_empty =
             |record: &&TypeRecord| record.existed == Some(0) && record.captured == 0 && record.excluded.is_empty();
         let empty = types.iter().filter(is_empty).count() as u64;
-        let existed: Option<u64> = types.iter().map(|record| record.existed).sum();
+        let existed: Option<Vec<u64>> = types.iter().map(|record| record.existed).collect();
         Self {
             types: types.iter().filter(|record| !is_empty(record)).map(TypeView::new).collect(),
-            existed: existed.map_or_else(|| "unknown".to_owned(), count),
-            captured: count(types.iter().map(|record| record.captured).sum()),
-            excluded: count(types.iter().map(TypeRecord::excluded_objects).sum()),
+            existed: existed.map_or_else(|| "unknown".to_owned(), |existed| count(sum(existed))),
+            captured: count(sum(types.iter().map(|record| record.captured))),
+            excluded: count(sum(types.iter().map(TypeRecord::excluded_objects))),
             empty: (empty > 0).then(|| format!("Types without objects in scope: {}.", count(empty))),
             problems: &manifest.problems,
         }
     }
+}
+
+/// A sum of what a manifest says: it may say anything.
+fn sum(numbers: impl IntoIterator<Item = u64>) -> u64 {
+    numbers.into_iter().fold(0, u64::saturating_add)
 }
 
 impl TypeView {

@@ -163,7 +163,8 @@ async fn judge_restore(
     };
     record.0.rto_seconds = Some(opening + started.elapsed().as_secs_f64());
     record.0.objects_restored = applied.created;
-    record.add(accepted::check(&applied, plan.left_out.len(), subject.absent));
+    let left_out = plan.left_out.iter().map(|left_out| left_out.reason.as_str());
+    record.add(accepted::check(&applied, left_out, subject.absent));
     record.0.not_judged.extend(not_compared(&applied));
     let collected = if collects { subject.collect(&client, &plan, &retry).await? } else { Collected::NoCollector };
     let Seen { still_there, equal } = subject.compare(&client, &plan, &applied, &retry).await?;

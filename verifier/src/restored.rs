@@ -144,3 +144,6 @@ impl Listed {
 fn value(name: &str, raw: &str) -> Result<Value, objects::Error> {
     serde_json::from_str(raw).map_err(|source| objects::Error::Unreadable { what: format!("read {name}"), source })
 }
+
+#[cfg(test)]
+mod tests;

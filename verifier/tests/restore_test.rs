@@ -145,7 +145,7 @@ async fn a_manifest_signed_again_by_another_key_is_found_by_the_signature() {
     let lab = Lab::new().await;
     let mut contents = lab.contents().await;
     contents.forget_object("configmaps/shop/unused");
-    lab.write("resigned", contents, &SigningKey::generate()).await;
+    lab.write("resigned", contents, Some(&SigningKey::generate())).await;
     let verdict = lab.test("resigned").await;
     assert!(matches!(verdict.signer, SignerState::Untrusted(_)));
     let check = assert_failed_only(&verdict, CheckKind::Signature);
@@ -160,6 +160,29 @@ async fn without_a_pinned_key_a_backup_can_be_proven_but_its_signer_is_not_judge
     assert!(matches!(verdict.signer, SignerState::Unverified(_)));
     assert_eq!(verdict.check(CheckKind::Signature).unwrap().judgement, Judgement::NotJudged);
     assert_eq!(verdict.result, TestResult::Proven);
+}
+
+#[tokio::test]
+async fn an_unsigned_backup_fails_only_where_a_key_is_pinned() {
+    let lab = Lab::new().await;
+    lab.write("unsigned", lab.contents().await, None).await;
+    let check = assert_failed_only(&lab.test("unsigned").await, CheckKind::Signature).clone();
+    assert_names_only(&check, "manifest.sig", "no signature");
+    let verdict = lab.test_with("unsigned", Trust::default()).await.unwrap();
+    assert_eq!(verdict.check(CheckKind::Signature).unwrap().judgement, Judgement::NotJudged);
+    assert_eq!((verdict.result, verdict.signer), (TestResult::Proven, SignerState::Unsigned));
+}
+
+#[tokio::test]
+async fn a_pod_that_has_ended_needs_nothing() {
+    let lab = Lab::new().await;
+    lab.doctored("ended", |contents| {
+        let pod = contents.object("pods/shop/web-1-a");
+        pod["status"] = json!({"phase": "Succeeded"});
+        pod["spec"]["volumes"] = json!([{"name": "gone", "secret": {"secretName": "long-gone"}}]);
+    })
+    .await;
+    assert_proven(&lab.test("ended").await);
 }
 
 #[tokio::test]

@@ -68,12 +68,12 @@ impl Equal {
 
     pub(crate) fn judge(self) -> Check {
         let mut summary = format!("{} equal", counted(self.equal, "object"));
-        let parts = [
-            (self.different, "different"),
-            (self.files_not_in_order, "files out of order, and not compared to their end"),
-        ];
-        for (number, what) in parts.into_iter().filter(|(number, _)| *number > 0) {
-            summary.push_str(&format!("; {number} {what}"));
+        if self.different > 0 {
+            summary.push_str(&format!("; {} different", self.different));
+        }
+        if self.files_not_in_order > 0 {
+            let files = counted(self.files_not_in_order, "file");
+            summary.push_str(&format!("; {files} out of order, and not compared from there on"));
         }
         self.findings.judge(CheckKind::Equal, summary)
     }

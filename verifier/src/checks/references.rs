@@ -7,6 +7,8 @@
 //! | a reference that | is demanded |
 //! |---|---|
 //! | the object works without, or may be absent by its own word | never |
+//! | stands in an object that is never restored, such as a finished Pod | never |
+//! | stands in a ReplicaSet that its Deployment keeps as history, without replicas | only if it names an owner |
 //! | names what every cluster makes by itself | never |
 //! | is required | where the scope takes the target's type and namespace, and no label selector is set |
 //! | names an owner | the same, label selector or not: a dropped owner reference is a change |
@@ -84,8 +86,13 @@ impl<'a> References<'a> {
     /// Looks up the references of an object.
     pub(crate) fn object(&mut self, resource: &ResourceType, object: &ObjectRef, value: &Value) {
         self.prerequisites.learn(resource, value);
+        let is_history = is_history(&resource.name, value);
         for reference in references(&resource.name, value) {
             if self.prerequisites.take(resource, object, &reference) {
+                continue;
+            }
+            if is_history && reference.need == Need::Required {
+                self.tally.not_demanded += 1;
                 continue;
             }
             match self.answer(&reference) {
@@ -162,6 +169,14 @@ impl<'a> References<'a> {
             _ => format!("it needs {target} ({path}), which is not in the backup"),
         }
     }
+}
+
+/// Whether nothing runs from an object any more: an old revision of a Deployment names what may be long gone.
+fn is_history(resource: &GroupResource, value: &Value) -> bool {
+    let owners = value["metadata"]["ownerReferences"].as_array().into_iter().flatten();
+    resource.is("apps", "replicasets")
+        && value["spec"]["replicas"] == 0
+        && owners.into_iter().any(|owner| owner["kind"] == "Deployment" && owner["controller"] == true)
 }
 
 /// The uid that a reference asks for; names alone identify what other references point at.

@@ -111,10 +111,10 @@ impl Lab {
     pub(crate) async fn doctored(&self, name: &str, change: impl FnOnce(&mut Contents)) {
         let mut contents = self.contents().await;
         change(&mut contents);
-        self.write(name, contents, &self.key).await;
+        self.write(name, contents, Some(&self.key)).await;
     }
 
-    pub(crate) async fn write(&self, name: &str, contents: Contents, key: &SigningKey) {
+    pub(crate) async fn write(&self, name: &str, contents: Contents, key: Option<&SigningKey>) {
         let Contents { files, mut manifest } = contents;
         let mut draft = Draft::begin(&self.repository, name).await.unwrap();
         for file in files {
@@ -127,7 +127,7 @@ impl Lab {
         let sealed = draft.seal(manifest.cut.read_at).await.unwrap();
         manifest.backup.name = name.into();
         manifest.trees = sealed.trees.clone();
-        sealed.commit(&manifest, Some(key)).await.unwrap();
+        sealed.commit(&manifest, key).await.unwrap();
     }
 
     /// The paths of the repository's packs.

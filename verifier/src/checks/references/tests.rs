@@ -155,3 +155,21 @@ fn a_type_that_another_api_server_serves_needs_no_definition() {
     let referred = judge_orders(&held(&["namespaces/shop"]), Some(service));
     assert!(referred.check.findings.is_empty(), "{referred:?}");
 }
+
+#[test]
+fn what_an_old_revision_of_a_deployment_names_may_be_gone() {
+    let manifest = manifest(vec![record("secrets", "Secret", 1), record("replicasets.apps", "ReplicaSet", 1)]);
+    let missing = |replicas: u64| {
+        let held = held(&["namespaces/shop"]);
+        let mut references = References::new(&manifest, &held).unwrap();
+        let sets = resource("replicasets.apps", "ReplicaSet", true);
+        let volumes = json!([{"name": "v", "secret": {"secretName": "gone"}}]);
+        let owners =
+            json!([{"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "uid": "u", "controller": true}]);
+        let set = json!({"metadata": {"name": "web-1", "namespace": "shop", "ownerReferences": owners},
+            "spec": {"replicas": replicas, "template": {"spec": {"volumes": volumes}}}});
+        references.object(&sets, &"replicasets.apps/shop/web-1".parse().unwrap(), &set);
+        references.judge().check.findings.len()
+    };
+    assert_eq!((missing(0), missing(1)), (0, 1));
+}
