@@ -1,0 +1,11 @@
+//! What the integration tests share.
+//!
+//! Clusters, backups, a writer that logs what it wrote, and a proxy that gets in the way; no test asserts less because
+//! a helper hides a failure: helpers panic.
+
+#![allow(dead_code, reason = "each test binary uses a part")]
+
+pub(crate) mod backups;
+pub(crate) mod cluster;
+pub(crate) mod pairs;
+pub(crate) mod proxy;
