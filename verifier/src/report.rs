@@ -127,7 +127,7 @@ fn lead(verdict: &Verdict) -> String {
         failed => format!("{restored}; failed: {}", failed.join(", ")),
     };
     if skipped > 0 {
-        lead.push_str(&format!(", {skipped} not judged"));
+        lead.push_str(&format!("; {} not judged", counted(skipped as u64, "check")));
     }
     lead + "."
 }
