@@ -19,7 +19,8 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Demo(args) => demo::run(args).await,
         Command::Repo(command) => repo::run(command).await,
         Command::Backup(command) => backup::run(command).await,
-        Command::Verify(args) => verify::run(args).await,
+        // boxed because it is by far the largest of these futures
+        Command::Verify(args) => Box::pin(verify::run(args)).await,
         Command::Restore(command) => restore::run(command).await,
         Command::Scratch(command) => scratch::run(command).await,
         Command::Key(command) => key::run(&command),

@@ -90,11 +90,11 @@ fn write_new(path: &Path, mode: u32, text: &str) -> anyhow::Result<()> {
 }
 
 fn read_private(path: &Path) -> anyhow::Result<SigningKey> {
-    Ok(SigningKey::from_pem(&read(path)?).with_context(|| format!("{} is no private key", path.display()))?)
+    SigningKey::from_pem(&read(path)?).with_context(|| format!("{} is no private key", path.display()))
 }
 
 fn read_public(path: &Path) -> anyhow::Result<PublicKey> {
-    Ok(PublicKey::from_pem(&read(path)?).with_context(|| format!("{} is no public key", path.display()))?)
+    PublicKey::from_pem(&read(path)?).with_context(|| format!("{} is no public key", path.display()))
 }
 
 fn read(path: &Path) -> anyhow::Result<String> {

@@ -10,17 +10,22 @@ mod keys;
 mod output;
 mod progress;
 
-use std::io;
+use std::io::{self, IsTerminal};
 
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
 use crate::{args::Cli, exit::Exit};
 
+/// What is logged unless STILLPOINT_LOG says otherwise. The client logs every failed request as an error, those that are
+/// retried too; what matters of them reaches the user as an error or a problem with a name.
+const LOGGED: &str = "warn,kube_client=off";
+
 fn main() -> Exit {
     let cli = Cli::parse();
     tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_from_env("STILLPOINT_LOG").unwrap_or_else(|_| EnvFilter::new("warn")))
+        .with_env_filter(EnvFilter::try_from_env("STILLPOINT_LOG").unwrap_or_else(|_| EnvFilter::new(LOGGED)))
+        .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr)
         .init();
     // an error means that a provider is installed already, which is all that matters

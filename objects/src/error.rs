@@ -214,6 +214,8 @@ impl Error {
                 501 => false,
                 // a revision that the server has not seen does not come nearer by asking
                 504 => !is_future_revision(status),
+                // its policy is to refuse where it does not answer, and that is an answer
+                500 if is_failing_webhook(status) => false,
                 code => (500..600).contains(&code) && !is_future_revision(status),
             },
             _ => false,
@@ -226,6 +228,10 @@ impl Error {
         let seconds = status.details.as_ref()?.retry_after_seconds;
         (seconds > 0).then(|| Duration::from_secs(seconds.into()))
     }
+}
+
+fn is_failing_webhook(status: &Status) -> bool {
+    status.message.contains("failed calling webhook")
 }
 
 fn is_future_revision(status: &Status) -> bool {
@@ -323,6 +329,13 @@ mod tests {
         assert!(!Error::from_status("list".into(), too_large).is_transient());
         let future = Status::failure("etcdserver: mvcc: required revision is a future revision", "").with_code(500);
         assert!(!Error::from_status("list".into(), future).is_transient());
+    }
+
+    #[test]
+    fn a_webhook_that_fails_has_refused() {
+        let message = "Internal error occurred: failed calling webhook \"policy.example.com\": no endpoints available";
+        let failing = Status::failure(message, "InternalError").with_code(500);
+        assert!(!Error::from_status("create".into(), failing).is_transient());
     }
 
     #[test]

@@ -26,9 +26,6 @@ mod page;
 pub use meta::{Meta, Owner};
 pub use page::{Item, Page, Pages};
 
-/// A revision that falls between two others once may do so by chance; hardly twice.
-const SANDWICHES: usize = 2;
-
 /// An etcd revision; one counter counts the changes of everything in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision(pub u64);
@@ -104,23 +101,6 @@ pub fn list_at(
 ) -> Pages {
     let what = format!("list {} at revision {revision}", place(resource, namespace));
     Pages::new(client.clone(), what, collection(resource, namespace), revision, retry.clone())
-}
-
-/// Whether a type's revisions come from the counter of the cluster's main store: a fresh list of it, between two fresh
-/// lists of namespaces, carries a revision between theirs, twice. Once may be chance.
-///
-/// # Errors
-/// The type or namespaces cannot be listed.
-pub async fn shares_store(client: &kube::Client, resource: &ResourceType, retry: &Retry) -> Result<bool, Error> {
-    for _ in 0..SANDWICHES {
-        let before = read_revision(client, retry).await?;
-        let between = fresh_revision(client, resource, retry).await?;
-        let after = read_revision(client, retry).await?;
-        if !between.is_some_and(|between| before <= between && between <= after) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }
 
 /// The names of all namespaces, sorted.

@@ -135,8 +135,8 @@ async fn lose_and_restore(stage: &Stage) -> anyhow::Result<()> {
     let applied = restore::apply(&stage.client, &backup, &plan, watch::Sender::default()).await?;
     services.get("web").await.context("the Service did not come back")?;
     say(&format!(
-        "   {} object created, {} existed and were kept: the Service is back, and nothing else was touched.",
-        applied.created,
+        "   {} created, {} existed and were kept: the Service is back, and nothing else was touched.",
+        output::counted(applied.created, "object"),
         applied.kept.len()
     ))
 }

@@ -87,16 +87,22 @@ impl Foretold<'_> {
     fn to_text(&self, details: bool) -> String {
         let Self { plan, foreseen } = self;
         let mut text = format!(
-            "plan for backup {} ({}, root {}): {} objects in {} stages; nothing is written\n",
+            "plan for backup {} ({}, root {}): {} in {}; nothing is written\n",
             plan.backup,
             plan.signer,
             plan.root.short(),
-            plan.objects(),
-            plan.stages.len()
+            output::counted(plan.objects() as u64, "object"),
+            output::counted(plan.stages.len() as u64, "stage")
         );
         for (number, stage) in plan.stages.iter().enumerate() {
             let after = if stage.depth > 0 { ", owned by the stage before" } else { "" };
-            let _ = writeln!(text, "{:>4}. {}{after}: {} objects", number + 1, stage.level, stage.steps.len());
+            let _ = writeln!(
+                text,
+                "{:>4}. {}{after}: {}",
+                number + 1,
+                stage.level,
+                output::counted(stage.steps.len() as u64, "object")
+            );
             for step in stage.steps.iter().filter(|_| details) {
                 let becomes = step.becomes.as_ref().map(|becomes| format!(" as {becomes}")).unwrap_or_default();
                 let _ = writeln!(text, "        {}{becomes}", step.object);
@@ -140,7 +146,12 @@ fn applied_text(plan: &Plan, applied: &Applied, details: bool) -> String {
         applied.seconds
     );
     for kept in applied.kept.iter().filter(|kept| !kept.differs.is_empty()) {
-        let _ = writeln!(text, "  = {} was kept and differs in {} places", kept.object, kept.differs.len());
+        let _ = writeln!(
+            text,
+            "  = {} was kept and differs in {}",
+            kept.object,
+            output::counted(kept.differs.len() as u64, "place")
+        );
         for change in kept.differs.iter().filter(|_| details) {
             let _ = writeln!(text, "      {}", output::printable(&change.to_string()));
         }

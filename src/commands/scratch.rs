@@ -2,7 +2,7 @@
 //!
 //! The very same ones, so that what a restore test says can be looked at by hand.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
@@ -62,7 +62,7 @@ pub(crate) async fn run(command: ScratchCommand) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-async fn serve(cluster: &ScratchCluster, kubeconfig_out: &PathBuf) -> anyhow::Result<()> {
+async fn serve(cluster: &ScratchCluster, kubeconfig_out: &Path) -> anyhow::Result<()> {
     crate::cluster::write_kubeconfig(kubeconfig_out, &cluster.kubeconfig())?;
     output::note(format_args!("running; try: kubectl --kubeconfig {} get namespaces", kubeconfig_out.display()));
     for limit in cluster.not_judged() {

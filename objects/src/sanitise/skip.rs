@@ -9,6 +9,25 @@ use super::{Mapping, SkipReason, is_own_token_name};
 use crate::value::{at, each, text};
 
 const RBAC: &str = "rbac.authorization.k8s.io";
+/// Flow schemas and priority levels that API servers make at their start, from Kubernetes 1.20's bootstrap package.
+const BOOTSTRAP_FLOWS: [&str; 16] = [
+    "catch-all",
+    "exempt",
+    "global-default",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kube-system-service-accounts",
+    "leader-election",
+    "probes",
+    "service-accounts",
+    "system",
+    "system-leader-election",
+    "system-nodes",
+    "workload-high",
+    "workload-leader-election",
+    "workload-low",
+    "endpoint-controller",
+];
 
 /// Why an object is not restored; none where it is.
 pub(super) fn reason(resource: &GroupResource, object: &Value, mapping: &Mapping) -> Option<SkipReason> {
@@ -33,9 +52,7 @@ pub(super) fn reason(resource: &GroupResource, object: &Value, mapping: &Mapping
         ("", "persistentvolumes") => mapping.reprovisioned.contains(name).then_some(SkipReason::Reprovisioned),
         ("scheduling.k8s.io", "priorityclasses") => made_by_cluster(name.starts_with("system-")),
         (RBAC, _) => made_by_cluster(is_bootstrap_policy(object)),
-        ("flowcontrol.apiserver.k8s.io", _) => {
-            made_by_cluster(annotation(object, "apf.kubernetes.io/autoupdate-spec") == Some("true"))
-        }
+        ("flowcontrol.apiserver.k8s.io", _) => made_by_cluster(is_bootstrap_flow(object, name)),
         ("apiregistration.k8s.io", "apiservices") => made_by_cluster(is_automanaged(object)),
         ("certificates.k8s.io", "certificatesigningrequests") => Some(SkipReason::Request),
         ("velero.io" | "stillpoint.dev", _) => Some(SkipReason::BackupTool),
@@ -88,6 +105,14 @@ fn is_clusters_map(namespace: &str, name: &str) -> bool {
 fn is_bootstrap_policy(object: &Value) -> bool {
     label(object, "kubernetes.io/bootstrapping") == Some("rbac-defaults")
         && annotation(object, "rbac.authorization.kubernetes.io/autoupdate") != Some("false")
+}
+
+/// Priorities that every server brings. Those of servers before 1.22 carry no mark and are known by their names.
+fn is_bootstrap_flow(object: &Value, name: &str) -> bool {
+    match annotation(object, "apf.kubernetes.io/autoupdate-spec") {
+        Some(mark) => mark == "true",
+        None => BOOTSTRAP_FLOWS.contains(&name),
+    }
 }
 
 fn is_automanaged(object: &Value) -> bool {

@@ -170,6 +170,13 @@ fn a_service_keeps_the_addresses_that_were_asked_for() {
     assert_eq!(created("services", given, &preserve)["spec"], json!({"healthCheckNodePort": 31000, "ports": ports}));
 }
 
+const FLOWS: &str = "flowschemas.flowcontrol.apiserver.k8s.io";
+
+fn flow(name: &str, mark: Option<&str>) -> Value {
+    let annotations = mark.map(|mark| json!({"apf.kubernetes.io/autoupdate-spec": mark}));
+    json!({"metadata": {"name": name, "annotations": annotations}})
+}
+
 #[test]
 fn what_would_be_wrong_or_double_elsewhere_is_left_out_with_its_reason() {
     use SkipReason::*;
@@ -218,6 +225,10 @@ fn what_would_be_wrong_or_double_elsewhere_is_left_out_with_its_reason() {
         ("clusterroles.rbac.authorization.k8s.io", bootstrap, Some(MadeByCluster)),
         ("clusterroles.rbac.authorization.k8s.io", taken_over, None),
         ("clusterroles.rbac.authorization.k8s.io", labelled("app", "x"), None),
+        (FLOWS, flow("catch-all", None), Some(MadeByCluster)),
+        (FLOWS, flow("catch-all", Some("false")), None),
+        (FLOWS, flow("anything", Some("true")), Some(MadeByCluster)),
+        (FLOWS, flow("ours", None), None),
         (
             "apiservices.apiregistration.k8s.io",
             labelled("kube-aggregator.kubernetes.io/automanaged", "onstart"),

@@ -8,7 +8,7 @@ use stillpoint_api::ResourceType;
 use stillpoint_objects::{
     Error,
     discovery::discover,
-    list::{count_at, list_at, read_revision, shares_store},
+    list::{count_at, fresh_revision, list_at, read_revision},
     retry::Retry,
 };
 use stillpoint_test_support::require;
@@ -89,7 +89,7 @@ async fn component_statuses_come_from_no_store() {
     let client = client(&kubeconfig, None).await;
     let statuses = suite::resource("componentstatuses", "v1", "ComponentStatus", false);
     let retry = Retry::default();
-    assert!(!shares_store(&client, &statuses, &retry).await.unwrap());
+    assert_eq!(fresh_revision(&client, &statuses, &retry).await.unwrap(), None);
     let revision = read_revision(&client, &retry).await.unwrap();
     let error = list_at(&client, &statuses, None, revision, &retry).next().await.unwrap_err();
     assert!(matches!(error, Error::OtherStore { .. }), "{error:?}");

@@ -180,12 +180,12 @@ impl Summary {
 
     fn to_text(&self) -> String {
         let mut text = format!(
-            "backup {}: {}\n  {} objects of {} types of cluster {}, all at revision {}, in {:.1} s\n  \
+            "backup {}: {}\n  {} of {} of cluster {}, all at revision {}, in {:.1} s\n  \
              stored {} ({} compressed and new), root {}\n",
             self.name,
             self.outcome,
-            output::count(self.objects),
-            self.types,
+            output::counted(self.objects, "object"),
+            output::counted(self.types as u64, "type"),
             self.cluster,
             self.revision,
             self.seconds,

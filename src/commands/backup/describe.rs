@@ -80,10 +80,11 @@ impl Description<'_> {
 }
 
 fn volumes_line(claims: usize, left_out: usize) -> String {
+    let counted = |claims: usize| output::counted(claims as u64, "claim");
     match (claims, left_out) {
         (0, _) => "no claims in scope".to_owned(),
-        (claims, left_out) if claims == left_out => format!("{claims} claims, their data meant to be absent"),
-        (claims, _) => format!("{claims} claims, the data of none of them is held"),
+        (claims, left_out) if claims == left_out => format!("{}, data meant to be absent", counted(claims)),
+        (claims, _) => format!("{}, no data held", counted(claims)),
     }
 }
 
@@ -104,6 +105,6 @@ fn counts(types: &[TypeRecord]) -> String {
     };
     let (some, none): (Vec<_>, Vec<_>) = types.iter().partition(|record| record.existed != Some(0));
     let mut text = output::table(["TYPE", "VERSION", "EXISTED", "CAPTURED", "EXCLUDED"], some.into_iter().map(row));
-    let _ = writeln!(text, "\n{} more types were served and had no objects", none.len());
+    let _ = writeln!(text, "\n{} more had no objects", output::counted(none.len() as u64, "served type"));
     text
 }
