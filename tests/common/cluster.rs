@@ -168,7 +168,7 @@ pub(crate) fn noise(seed: usize, size: usize) -> String {
 }
 
 /// Waits until `condition` holds, for two minutes at most.
-pub(crate) async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
     let waiting = async {
         while !condition().await {
             tokio::time::sleep(Duration::from_millis(50)).await;

@@ -149,7 +149,8 @@ pub(crate) async fn prove_one_revision(client: &Client, namespace: &str) {
     let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
     create(client, definitions, &definition(&group, "ledgers")).await;
     let ledgers = format!("/apis/{group}/v1/namespaces/{namespace}/ledgers");
-    eventually("the ledgers are served", async || ask(client, Method::GET, &ledgers, &Value::Null).await.is_ok()).await;
+    eventually("the ledgers are served", || async { ask(client, Method::GET, &ledgers, &Value::Null).await.is_ok() })
+        .await;
     create_config_maps(client, namespace, "padding", PADDING, 500).await;
     let pair = Pair { x: format!("{}/first", config_maps(namespace)), y: format!("{ledgers}/last") };
     let writer = Writer::start(client, &pair).await;
