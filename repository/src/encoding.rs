@@ -12,13 +12,14 @@ use zstd::bulk;
 use crate::Error;
 use crate::crypto::Cipher;
 
-const LEVEL: i32 = 3;
+/// Level 3 took half of a capture's processor time for 9 % fewer bytes, and a capture races the server's compaction.
+const LEVEL: i32 = 1;
 const COMPRESSED: u8 = 2;
 
 /// Limit of a whole file once expanded: restic keeps indexes below 8 MiB, trees and evidence stay far below too.
 pub(crate) const MAX_FILE: usize = 128 << 20;
 
-/// zstd at restic's default level.
+/// Compresses with zstd.
 pub(crate) fn compress(content: &[u8]) -> Result<Vec<u8>, Error> {
     bulk::compress(content, LEVEL).map_err(|error| Error::invalid("a blob", format!("zstd: {error}")))
 }
