@@ -87,9 +87,27 @@ pub async fn create(
     key: Option<&SigningKey>,
     progress: watch::Sender<Progress>,
 ) -> Result<Report, Error> {
-    let started = Timestamp::now();
     let selection = Selection::compile(&request.scope)?;
-    let mut draft = Draft::begin(repository, &request.name).await?;
+    let draft = Draft::begin(repository, &request.name).await?;
+    let writer = draft.writer();
+    let taken = fill(client, repository, draft, selection, request, key, progress).await;
+    if taken.is_err() {
+        // a program that ends after a failure must not leave its lock
+        writer.abandon().await;
+    }
+    taken
+}
+
+async fn fill(
+    client: kube::Client,
+    repository: &Repository,
+    mut draft: Draft,
+    selection: Selection,
+    request: &BackupRequest,
+    key: Option<&SigningKey>,
+    progress: watch::Sender<Progress>,
+) -> Result<Report, Error> {
+    let started = Timestamp::now();
     let retry = Retry::default();
     let discovery = discovery::discover(&client, &retry).await?;
     let cluster = identify(&client, request, &discovery, &retry).await?;

@@ -56,7 +56,7 @@ struct Inner {
     processors: Arc<Semaphore>,
     permits: u32,
     uploader: Uploader,
-    // taken by the commit, which waits until it is released
+    // taken by whatever ends the writer, which waits until it is released
     lock: Mutex<Option<Lock>>,
 }
 
@@ -171,6 +171,17 @@ impl Writer {
         }
         lock.release().await;
         committed
+    }
+
+    /// Gives up, for all clones: removes the lock and waits until that is done. No snapshot is written.
+    ///
+    /// Dropping the writer does the same as soon as the runtime gets to it, which a program that is about to end does
+    /// not wait for.
+    pub async fn abandon(self) {
+        let lock = guard(&self.inner.lock).take();
+        if let Some(lock) = lock {
+            lock.release().await;
+        }
     }
 
     async fn commit_locked(&self, meta: SnapshotMeta, lock: &Lock) -> Result<Id, Error> {

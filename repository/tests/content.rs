@@ -274,3 +274,18 @@ async fn many_tasks_write_at_once_and_store_what_is_equal_once() {
     let node = shop(&reader, &tree).await;
     assert!(read(&reader, &node).await.unwrap() == joined(&objects(1500)));
 }
+
+#[tokio::test]
+async fn an_abandoned_writer_leaves_no_lock_and_commits_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let repository = init(&Store::from_url(folder.path().to_str().unwrap()).unwrap()).await;
+    let locks = || std::fs::read_dir(folder.path().join("locks")).unwrap().count();
+    let writer = repository.writer().await.unwrap();
+    let tree = root(&writer, FileContent::default()).await;
+    let other = writer.clone();
+    assert_eq!(locks(), 1);
+    writer.abandon().await;
+    assert_eq!(locks(), 0);
+    assert!(matches!(other.commit(meta(tree)).await, Err(Error::WriterClosed)));
+    assert!(repository.snapshots().await.unwrap().is_empty());
+}
