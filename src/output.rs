@@ -33,15 +33,24 @@ pub(crate) fn note(text: impl Display) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-/// Prints a failure: what happened and every cause that adds something.
+/// Prints a failure.
 pub(crate) fn error(error: &anyhow::Error) {
+    note(format_args!("stillpoint: {}", sentence(error)));
+}
+
+/// What happened and the causes that add something, on one line. A message that holds the words of the last cause has
+/// said what matters: what lies between is how the layers passed it on.
+fn sentence(error: &anyhow::Error) -> String {
     let mut message = error.to_string();
-    for cause in error.chain().skip(1).map(ToString::to_string) {
-        if !message.contains(&cause) {
-            message = format!("{message}: {cause}");
+    if !message.contains(&error.root_cause().to_string()) {
+        for cause in error.chain().skip(1).map(ToString::to_string) {
+            if !message.contains(&cause) {
+                message = format!("{message}: {cause}");
+            }
         }
     }
-    note(format_args!("stillpoint: {message}"));
+    let words: Vec<_> = message.split_whitespace().collect();
+    printable(&words.join(" ")).into_owned()
 }
 
 /// A table without rules, as kubectl prints them.
@@ -101,6 +110,14 @@ mod tests {
     fn control_characters_never_reach_the_terminal() {
         assert_eq!(printable("a\x1b[31mb"), "a\u{fffd}[31mb");
         assert!(matches!(printable("plain\ttext"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn a_failure_is_one_line_without_what_the_layers_between_say() {
+        let refused = || io::Error::other("connection refused");
+        let layers = |top: &'static str| anyhow::Error::new(refused()).context("client\nerror").context(top);
+        assert_eq!(sentence(&layers("the store: connection refused")), "the store: connection refused");
+        assert_eq!(sentence(&layers("the store failed")), "the store failed: client error: connection refused");
     }
 
     #[test]

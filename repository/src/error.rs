@@ -39,9 +39,6 @@ pub enum Error {
     BucketAbsent {
         /// Address of the store.
         store: String,
-        /// What the store said.
-        #[source]
-        source: Cause,
     },
     /// The store refused the credentials or the right to an operation.
     #[error("access to {path} in {store} was denied; check the credentials and their rights")]

@@ -177,9 +177,7 @@ impl Store {
         let reason = address::innermost(&error);
         let io = address::find::<std::io::Error>(&error).map(std::io::Error::kind);
         match error {
-            StoreError::NotFound { .. } if reason.contains("NoSuchBucket") => {
-                Error::BucketAbsent { store, source: error.into() }
-            }
+            StoreError::NotFound { .. } if reason.contains("NoSuchBucket") => Error::BucketAbsent { store },
             StoreError::NotFound { .. } => Error::FileMissing { store, path },
             StoreError::AlreadyExists { .. } | StoreError::Precondition { .. } => Error::FileExists { store, path },
             StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. } => {
