@@ -9,3 +9,4 @@ pub(crate) mod backups;
 pub(crate) mod cluster;
 pub(crate) mod pairs;
 pub(crate) mod proxy;
+pub(crate) mod shell;
