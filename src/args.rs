@@ -1,51 +1,12 @@
-//! The command line's grammar.
+//! Flags that several commands share.
 //!
-//! Only what was typed: asking the system (files, clusters, repositories) is left to the commands, so that `--help`
-//! and completion never touch anything.
+//! Each group is read in one place and turned into what the crates ask for, so that no command spells a flag its own
+//! way.
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 use stillpoint_repository::{Kdf, Password, Repository, Store};
-
-use crate::commands::{backup, bench, completion, demo, key, repo, restore, scratch, verify};
-
-/// Backs up Kubernetes at one instant and proves that the backup restores.
-#[derive(Debug, Parser)]
-#[command(name = "stillpoint", version, about, max_term_width = 110, propagate_version = true)]
-#[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 done but degraded.\nNew here? Run: stillpoint demo")]
-pub(crate) struct Cli {
-    #[command(subcommand)]
-    pub(crate) command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Command {
-    /// Shows the whole story on an embedded cluster: backup, damage, restore test. Needs nothing.
-    Demo(demo::DemoArgs),
-    /// Creates the repository that backups are written to.
-    #[command(subcommand)]
-    Repo(repo::RepoCommand),
-    /// Takes backups and looks into them.
-    #[command(subcommand)]
-    Backup(backup::BackupCommand),
-    /// Proves a backup: restores it into a scratch cluster and judges the result.
-    Verify(verify::VerifyArgs),
-    /// Restores a backup into a cluster.
-    #[command(subcommand)]
-    Restore(restore::RestoreCommand),
-    /// Runs a scratch cluster to play with.
-    #[command(subcommand)]
-    Scratch(scratch::ScratchCommand),
-    /// Makes the key pair that signs backups.
-    #[command(subcommand)]
-    Key(key::KeyCommand),
-    /// Measures Stillpoint against a peer on this machine.
-    #[command(subcommand)]
-    Bench(bench::BenchCommand),
-    /// Prints the completion script of a shell.
-    Completion(completion::CompletionArgs),
-}
 
 /// The command line is well formed but cannot be meant.
 #[derive(Debug, thiserror::Error)]

@@ -3,6 +3,7 @@
 //! Flags become request values here and the crates do the work; nothing below this package prints or exits.
 
 mod args;
+mod cli;
 mod cluster;
 mod commands;
 mod exit;
@@ -15,7 +16,7 @@ use std::io::{self, IsTerminal};
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
-use crate::{args::Cli, exit::Exit};
+use crate::{cli::Cli, exit::Exit};
 
 /// What is logged unless STILLPOINT_LOG says otherwise. The client logs every failed request as an error, those that are
 /// retried too; what matters of them reaches the user as an error or a problem with a name.
@@ -42,7 +43,7 @@ fn main() -> Exit {
 
 fn run(cli: Cli) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(commands::run(cli.command))
+    runtime.block_on(cli.command.run())
 }
 
 /// A reader such as `head` that went away is no failure of ours.

@@ -11,11 +11,13 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod attempt;
 mod backup;
 mod error;
 mod needed;
 mod plan;
 mod store;
+mod taken;
 mod unit;
 
 pub use backup::{BackupRequest, Progress, Report, create};

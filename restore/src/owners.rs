@@ -7,8 +7,6 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
-use crate::plan::{Step, Warning};
-
 /// One owner as captured.
 #[derive(Debug, Clone)]
 pub(crate) struct Owner {
@@ -30,14 +28,11 @@ pub(crate) fn of(object: &Value) -> Vec<Owner> {
         .collect()
 }
 
-/// A warning for every owner that the restore will not create.
-pub(crate) fn lost(step: &Step, owners: &[Owner], planned: &HashSet<&str>) -> Vec<Warning> {
-    let gone = owners.iter().filter(|owner| !planned.contains(owner.uid.as_str()));
-    let message = |owner: &Owner| {
-        let Owner { kind, name, .. } = owner;
+/// What to warn of: every owner that the restore will not create.
+pub(crate) fn lost(owners: &[Owner], planned: &HashSet<&str>) -> impl Iterator<Item = String> {
+    owners.iter().filter(|owner| !planned.contains(owner.uid.as_str())).map(|Owner { kind, name, .. }| {
         format!("its owner {kind} {name} is not restored: the owner reference is dropped, or it would be collected")
-    };
-    gone.map(|owner| Warning { object: step.target().clone(), message: message(owner) }).collect()
+    })
 }
 
 /// Gives every owner reference its owner's uid in the target and drops those whose owner is not there. Returns the

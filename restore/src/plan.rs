@@ -204,7 +204,9 @@ impl Drafting {
             .filter(|(_, step)| target.serves(&step.object.resource))
             .map(|(ranked, _)| ranked.uid.as_str())
             .collect();
-        let warnings = steps.iter().zip(&owners).flat_map(|(step, owners)| owners::lost(step, owners, &planned));
+        let warn = |step: &Step, message| Warning { object: step.target().clone(), message };
+        let warnings = steps.iter().zip(&owners);
+        let warnings = warnings.flat_map(|(step, owners)| owners::lost(owners, &planned).map(|text| warn(step, text)));
         let warnings = warnings.collect();
         let named = owners.into_iter().flatten().map(|owner| owner.uid);
         let planned_owners = named.filter(|uid| planned.contains(uid.as_str())).collect();

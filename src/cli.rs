@@ -1,0 +1,66 @@
+//! The command line's grammar, and which command runs.
+//!
+//! Only what was typed: asking the system (files, clusters, repositories) is left to the commands, so that `--help`
+//! and completion never touch anything.
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::{
+    commands::{backup, bench, completion, demo, key, repo, restore, scratch, verify},
+    exit::Exit,
+};
+
+/// Backs up Kubernetes at one instant and proves that the backup restores.
+#[derive(Debug, Parser)]
+#[command(name = "stillpoint", version, about, max_term_width = 110, propagate_version = true)]
+#[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 done but degraded.\nNew here? Run: stillpoint demo")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Shows the whole story on an embedded cluster: backup, damage, restore test. Needs nothing.
+    Demo(demo::DemoArgs),
+    /// Creates the repository that backups are written to.
+    #[command(subcommand)]
+    Repo(repo::RepoCommand),
+    /// Takes backups and looks into them.
+    #[command(subcommand)]
+    Backup(backup::BackupCommand),
+    /// Proves a backup: restores it into a scratch cluster and judges the result.
+    Verify(verify::VerifyArgs),
+    /// Restores a backup into a cluster.
+    #[command(subcommand)]
+    Restore(restore::RestoreCommand),
+    /// Runs a scratch cluster to play with.
+    #[command(subcommand)]
+    Scratch(scratch::ScratchCommand),
+    /// Makes the key pair that signs backups.
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+    /// Measures Stillpoint against a peer on this machine.
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
+    /// Prints the completion script of a shell.
+    Completion(completion::CompletionArgs),
+}
+
+impl Command {
+    /// Runs the command to its end.
+    pub(crate) async fn run(self) -> anyhow::Result<Exit> {
+        match self {
+            Self::Demo(args) => demo::run(args).await,
+            Self::Repo(command) => repo::run(command).await,
+            Self::Backup(command) => backup::run(command).await,
+            // boxed because it is by far the largest of these futures
+            Self::Verify(args) => Box::pin(verify::run(args)).await,
+            Self::Restore(command) => restore::run(command).await,
+            Self::Scratch(command) => scratch::run(command).await,
+            Self::Key(command) => key::run(&command),
+            Self::Bench(command) => bench::run(command).await,
+            Self::Completion(args) => completion::run(args, &mut Cli::command()),
+        }
+    }
+}
