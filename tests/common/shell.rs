@@ -109,7 +109,7 @@ pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// `stillpoint scratch run embedded`, until it is dropped.
+/// `stillpoint scratch run`, until it is dropped.
 pub(crate) struct Scratch {
     child: Child,
     /// The path of its kubeconfig.
@@ -125,11 +125,16 @@ impl Drop for Scratch {
 }
 
 impl Scratch {
+    /// Starts an embedded cluster whose kubeconfig gets this name.
     pub(crate) async fn start(user: &User, name: &str) -> Self {
+        Self::start_kind(user, "embedded", name).await
+    }
+
+    pub(crate) async fn start_kind(user: &User, kind: &str, name: &str) -> Self {
         let kubeconfig = user.path(name);
         let mut command = Command::new(PROGRAM);
         command.env_clear().envs(user.environment()).stderr(Stdio::null());
-        let child = command.args(["scratch", "run", "embedded", "--kubeconfig-out", &kubeconfig]).spawn().unwrap();
+        let child = command.args(["scratch", "run", kind, "--kubeconfig-out", &kubeconfig]).spawn().unwrap();
         let deadline = Instant::now() + Duration::from_secs(60);
         let config = loop {
             assert!(Instant::now() < deadline, "the scratch cluster does not start");
