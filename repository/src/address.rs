@@ -2,6 +2,7 @@
 //!
 //! Apart from the store because it knows the backends by name, their options and how their errors are nested.
 
+use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
@@ -41,8 +42,11 @@ impl Address {
 
 type Connected = (Arc<dyn ObjectStore>, Path, Address);
 
+/// Settings of a store by the names of their environment variables, such as `AWS_REGION`.
+pub(crate) type Settings = HashMap<String, String>;
+
 /// Reads an address and builds its store, without asking it anything.
-pub(crate) fn connect(text: &str) -> Result<Connected, Error> {
+pub(crate) fn connect(text: &str, settings: &Settings) -> Result<Connected, Error> {
     let invalid = |reason: String| Error::InvalidUrl { url: text.into(), reason };
     if !text.contains("://") {
         return local(FilePath::new(text)).map_err(invalid);
@@ -53,7 +57,7 @@ pub(crate) fn connect(text: &str) -> Result<Connected, Error> {
             let path = url.to_file_path().map_err(|()| invalid("it names no local path".into()))?;
             local(&path).map_err(invalid)
         }
-        "s3" => s3(&url).map_err(invalid),
+        "s3" => s3(&url, settings).map_err(invalid),
         other => Err(invalid(format!("the scheme {other:?} is unknown"))),
     }
 }
@@ -68,26 +72,33 @@ fn local(path: &FilePath) -> Result<Connected, String> {
     Ok((Arc::new(LocalFileSystem::new().with_fsync(true)), prefix, Address::Local { path, display }))
 }
 
-fn s3(url: &Url) -> Result<Connected, String> {
+fn s3(url: &Url, settings: &Settings) -> Result<Connected, String> {
     let bucket = url.host_str().filter(|bucket| !bucket.is_empty()).ok_or("it names no bucket")?;
     let prefix = Path::from_url_path(url.path()).map_err(|error| error.to_string())?;
     // reqwest panics without a process-wide choice; a choice made before stays
     if rustls::crypto::CryptoProvider::get_default().is_none() {
         let _ = rustls::crypto::ring::default_provider().install_default();
     }
-    let store = AmazonS3Builder::from_env()
+    let store = configured(settings)
         .with_bucket_name(bucket)
-        .with_client_options(client_options())
+        .with_client_options(client_options(settings))
         .with_retry(retries())
         .build()
         .map_err(|error| innermost(&error))?;
     Ok((Arc::new(store), prefix, Address::Other(url.to_string())))
 }
 
+/// A builder with every setting that it knows, as it would take them from the environment by itself.
+fn configured(settings: &Settings) -> AmazonS3Builder {
+    let ours = settings.iter().filter(|(name, _)| name.starts_with("AWS_"));
+    let known = ours.filter_map(|(name, value)| Some((name.to_ascii_lowercase().parse().ok()?, value)));
+    known.fold(AmazonS3Builder::new(), |builder, (key, value)| builder.with_config(key, value))
+}
+
 /// Short to connect, patient with a transfer: a pack of 16 MiB may take minutes on a thin line. No read timeout: its
 /// clock would run while a pack is sent.
-fn client_options() -> ClientOptions {
-    let allow_http = std::env::var("AWS_ALLOW_HTTP").is_ok_and(|value| value == "true" || value == "1");
+fn client_options(settings: &Settings) -> ClientOptions {
+    let allow_http = settings.get("AWS_ALLOW_HTTP").is_some_and(|value| value == "true" || value == "1");
     ClientOptions::new()
         .with_allow_http(allow_http)
         .with_connect_timeout(Duration::from_secs(4))
@@ -137,7 +148,7 @@ mod tests {
     #[test]
     fn addresses_that_make_no_sense_are_refused_by_name() {
         for text in ["", "ftp://host/x", "s3://", "file://host/x", "s3:///only-a-prefix"] {
-            let Err(error) = connect(text) else { panic!("{text} was taken") };
+            let Err(error) = connect(text, &Settings::new()) else { panic!("{text} was taken") };
             assert!(error.to_string().starts_with(&format!("{text} is no repository address")), "{error}");
         }
     }

@@ -62,7 +62,17 @@ impl Store {
     /// # Errors
     /// [`Error::InvalidUrl`] if the address or the variables make no sense.
     pub fn from_url(url: &str) -> Result<Self, Error> {
-        let (objects, prefix, address) = address::connect(url)?;
+        let readable =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        Self::from_url_with(url, readable)
+    }
+
+    /// Connects as [`Store::from_url`] does, with these variables instead of the process's own.
+    ///
+    /// # Errors
+    /// [`Error::InvalidUrl`] if the address or the variables make no sense.
+    pub fn from_url_with(url: &str, variables: impl IntoIterator<Item = (String, String)>) -> Result<Self, Error> {
+        let (objects, prefix, address) = address::connect(url, &variables.into_iter().collect())?;
         Ok(Self { objects, prefix, address: Arc::new(address) })
     }
 

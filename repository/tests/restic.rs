@@ -4,9 +4,10 @@
 
 mod common;
 
-use common::{available, init, joined, lines, meta, objects, open, restic, restic_ok, root};
+use common::{init, joined, lines, meta, objects, open, restic, restic_ok, root};
 use futures::TryStreamExt;
 use stillpoint_repository::{Node, NodeKind, Reader, Repository, Store};
+use stillpoint_test_support::require;
 
 fn store(folder: &tempfile::TempDir) -> (std::path::PathBuf, Store) {
     let path = folder.path().join("repository");
@@ -16,9 +17,7 @@ fn store(folder: &tempfile::TempDir) -> (std::path::PathBuf, Store) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn restic_checks_lists_dumps_and_restores_what_we_write() {
-    if !available("restic", "restic_checks_lists_dumps_and_restores_what_we_write") {
-        return;
-    }
+    let Some(_restic) = require::program("restic") else { return };
     let folder = tempfile::tempdir().unwrap();
     let (path, store) = store(&folder);
     let repository = init(&store).await;
@@ -50,9 +49,7 @@ async fn content(reader: &Reader, node: &Node) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn we_read_what_restic_writes_and_write_its_trees_alike() {
-    if !available("restic", "we_read_what_restic_writes_and_write_its_trees_alike") {
-        return;
-    }
+    let Some(_restic) = require::program("restic") else { return };
     let folder = tempfile::tempdir().unwrap();
     let (path, store) = store(&folder);
     let source = folder.path().join("source");
@@ -92,9 +89,7 @@ async fn we_read_what_restic_writes_and_write_its_trees_alike() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn restic_backs_up_into_our_repository() {
-    if !available("restic", "restic_backs_up_into_our_repository") {
-        return;
-    }
+    let Some(_restic) = require::program("restic") else { return };
     let folder = tempfile::tempdir().unwrap();
     let (path, store) = store(&folder);
     init(&store).await;
@@ -105,9 +100,7 @@ async fn restic_backs_up_into_our_repository() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn restic_does_not_prune_while_we_write() {
-    if !available("restic", "restic_does_not_prune_while_we_write") {
-        return;
-    }
+    let Some(_restic) = require::program("restic") else { return };
     let folder = tempfile::tempdir().unwrap();
     let (path, store) = store(&folder);
     let repository = init(&store).await;
@@ -125,9 +118,7 @@ async fn restic_does_not_prune_while_we_write() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn restic_is_content_with_sidecars_and_several_commits() {
-    if !available("restic", "restic_is_content_with_sidecars_and_several_commits") {
-        return;
-    }
+    let Some(_restic) = require::program("restic") else { return };
     let folder = tempfile::tempdir().unwrap();
     let (path, store) = store(&folder);
     let repository = init(&store).await;

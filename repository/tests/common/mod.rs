@@ -1,7 +1,6 @@
 //! What the integration tests share.
 //!
-//! A tool that is not installed skips its tests by name, and fails them where `STILLPOINT_REQUIRE=all` says that
-//! everything must run: a skipped proof must never pass for one.
+//! One module for all test binaries, so that each of them asks restic and fills repositories in the same way.
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
@@ -16,16 +15,6 @@ use stillpoint_repository::{FileContent, Id, Kdf, Node, Password, Repository, Sn
 
 /// The password of all test repositories.
 pub(crate) const PASSWORD: &str = "correct horse";
-
-/// Whether `tool` can be run; if not, says which test is skipped and why.
-pub(crate) fn available(tool: &str, test: &str) -> bool {
-    let found = Command::new(tool).arg("--help").output().is_ok();
-    if !found {
-        assert_ne!(std::env::var("STILLPOINT_REQUIRE").as_deref(), Ok("all"), "{test} needs {tool}");
-        eprintln!("skipped: {test} needs {tool}, which is not installed");
-    }
-    found
-}
 
 pub(crate) fn password() -> Password {
     Password::new(PASSWORD)
@@ -87,13 +76,14 @@ pub(crate) async fn root(writer: &Writer, content: FileContent) -> Id {
 
 /// Runs restic on a local repository.
 pub(crate) fn restic<S: AsRef<OsStr>>(repository: &Path, arguments: impl IntoIterator<Item = S>) -> Output {
-    Command::new("restic")
-        .args(["--no-cache", "-r"])
-        .arg(repository)
-        .args(arguments)
-        .env("RESTIC_PASSWORD", PASSWORD)
-        .output()
-        .unwrap()
+    restic_command(repository).args(arguments).output().unwrap()
+}
+
+/// restic with its repository and password, and nothing to do yet.
+pub(crate) fn restic_command(repository: &Path) -> Command {
+    let mut command = Command::new("restic");
+    command.args(["--no-cache", "-r"]).arg(repository).env("RESTIC_PASSWORD", PASSWORD);
+    command
 }
 
 /// Runs restic and returns what it printed; it must succeed.
