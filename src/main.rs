@@ -7,6 +7,7 @@ mod cli;
 mod cluster;
 mod commands;
 mod exit;
+mod interrupt;
 mod keys;
 mod output;
 mod progress;

@@ -7,7 +7,7 @@
 
 mod common;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use common::backups::{self, assert_counts_add_up, back_up, back_up_strictly, find, namespaces, record, subjects};
 use common::cluster::{
@@ -15,10 +15,12 @@ use common::cluster::{
 };
 use common::proxy::{Fault, Proxy, any_list, first_page, later_page};
 use serde_json::{Value, json};
-use stillpoint_agent::Error;
+use stillpoint_agent::{self as agent, BackupRequest, Error};
 use stillpoint_api::{
     ClusterResources, ExclusionRule, Manifest, Outcome, ProblemKind, Scope, VolumeData, VolumeIntent,
 };
+use stillpoint_repository::Store;
+use tokio::sync::watch;
 
 /// More than one page of a list.
 const SOME: usize = 300;
@@ -335,4 +337,30 @@ async fn a_backup_whose_every_revision_is_compacted_away_fails_and_leaves_nothin
     assert!(matches!(error, Error::RevisionLost { attempts: 3 }), "{error}");
     assert!(backups::names(&repository).await.is_empty());
     back_up_strictly(&cluster.client, &repository, "lost", namespaces(&["proof"])).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_is_cancelled_midway_leaves_neither_itself_nor_its_lock() {
+    let cluster = embedded().await;
+    create_namespace(&cluster.client, "proof").await;
+    create_config_maps(&cluster.client, "proof", "some", SOME, 20).await;
+    let folder = tempfile::tempdir().unwrap();
+    let repository = backups::init(Store::from_url(folder.path().to_str().unwrap()).unwrap()).await;
+    let request = BackupRequest::new("stopped", "test", namespaces(&["proof"]));
+    let proxy = Proxy::before(&cluster.client).await;
+    let cancel = request.cancel.clone();
+    let stop = Fault::before(move |_| {
+        cancel.cancel();
+        // the list would go on: only the cancellation ends it
+        std::future::pending()
+    });
+    proxy.strike(later_page("configmaps"), 1, stop);
+
+    let create = agent::create(proxy.client.clone(), &repository, &request, None, watch::Sender::default());
+    let ended = tokio::time::timeout(Duration::from_secs(30), create).await.unwrap();
+    assert!(matches!(ended, Err(Error::Cancelled)), "{ended:?}");
+    assert_eq!(proxy.left(), 0);
+    assert!(backups::names(&repository).await.is_empty());
+    assert_eq!(std::fs::read_dir(folder.path().join("locks")).unwrap().count(), 0);
+    back_up_strictly(&cluster.client, &repository, "stopped", namespaces(&["proof"])).await.unwrap();
 }

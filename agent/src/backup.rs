@@ -17,6 +17,7 @@ use stillpoint_repository::{
     signing::{SigningKey, Trust},
 };
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     Error,
@@ -39,6 +40,16 @@ pub struct BackupRequest {
     pub scope: Scope,
     /// Whether anything missing fails the backup instead of degrading it.
     pub strict: bool,
+    /// Cancelled, the backup ends before its commit and leaves nothing.
+    pub cancel: CancellationToken,
+}
+
+impl BackupRequest {
+    /// A request that tolerates what is missing, by name, and that nobody cancels.
+    pub fn new(name: impl Into<String>, cluster: impl Into<String>, scope: Scope) -> Self {
+        let (name, cluster) = (name.into(), cluster.into());
+        Self { name, cluster, scope, strict: false, cancel: CancellationToken::new() }
+    }
 }
 
 /// How far a backup is.
@@ -120,7 +131,11 @@ struct Job<'a> {
 
 impl Job<'_> {
     async fn run(self, mut draft: Draft, context: Context) -> Result<Report, Error> {
-        let (cut, mut taken) = cut(context, &self.request.scope, &self.discovery).await?;
+        let (cut, mut taken) = tokio::select! {
+            taken = cut(context, &self.request.scope, &self.discovery) => taken?,
+            // from here on little is left to do, and a commit is not to be torn
+            () = self.request.cancel.cancelled() => return Err(Error::Cancelled),
+        };
         taken.problems.splice(0..0, self.discovery.failures.iter().cloned());
         if self.request.strict && !taken.problems.is_empty() {
             return Err(Error::Strict { problems: taken.problems });

@@ -29,9 +29,9 @@ pub enum Error {
         /// What is missing.
         problems: Vec<Problem>,
     },
-    /// A part of the work ended without an answer.
-    #[error("a capture task ended without an answer; this is a fault in stillpoint")]
-    Task(#[source] tokio::task::JoinError),
+    /// It was asked to end.
+    #[error("the backup was cancelled; nothing of it is kept")]
+    Cancelled,
 }
 
 fn list(problems: &[Problem]) -> String {

@@ -178,7 +178,7 @@ impl Stage {
             ..Scope::default()
         };
         say(&format!("   $ stillpoint backup create {name} --include-namespaces 'shop*' --no-volumes"))?;
-        let request = BackupRequest { name: name.to_owned(), cluster: "demo".to_owned(), scope, strict: true };
+        let request = BackupRequest { strict: true, ..BackupRequest::new(name, "demo", scope) };
         let progress = watch::Sender::default();
         Ok(agent::create(self.client.clone(), &self.repository, &request, Some(&self.key), progress).await?)
     }

@@ -4,13 +4,11 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 use stillpoint_api::ScratchKind;
 use stillpoint_verifier::scratch::ScratchCluster;
-use tokio::signal;
 
-use crate::{exit::Exit, output};
+use crate::{exit::Exit, interrupt::asked_to_end, output};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ScratchCommand {
@@ -51,7 +49,7 @@ pub(crate) async fn run(command: ScratchCommand) -> anyhow::Result<Exit> {
     let ScratchCommand::Run(RunArgs { kind, kubeconfig_out }) = command;
     let started = tokio::select! {
         started = ScratchCluster::start(kind.into()) => started?,
-        ended = ended() => { ended?; return Ok(Exit::Failed); }
+        ended = asked_to_end() => { ended?; return Ok(Exit::Failed); }
     };
     let served = serve(&started, &kubeconfig_out).await;
     let stopped = started.shutdown().await;
@@ -69,15 +67,5 @@ async fn serve(cluster: &ScratchCluster, kubeconfig_out: &Path) -> anyhow::Resul
         output::note(format_args!("  not judged here: {limit}"));
     }
     output::note("Ctrl-C ends it and leaves nothing behind");
-    ended().await
-}
-
-/// Waits for Ctrl-C or a request to end.
-pub(crate) async fn ended() -> anyhow::Result<()> {
-    let mut terminate =
-        signal::unix::signal(signal::unix::SignalKind::terminate()).context("cannot wait for signals")?;
-    tokio::select! {
-        interrupt = signal::ctrl_c() => interrupt.context("cannot wait for Ctrl-C"),
-        _ = terminate.recv() => Ok(()),
-    }
+    asked_to_end().await
 }

@@ -18,11 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     args::OutputArgs,
-    commands::{
-        backup::ReadArgs,
-        scratch::{self, Kind},
-    },
+    commands::{backup::ReadArgs, scratch::Kind},
     exit::Exit,
+    interrupt,
     keys::SigningArgs,
     output, progress,
 };
@@ -57,19 +55,10 @@ pub(crate) async fn run(args: VerifyArgs) -> anyhow::Result<Exit> {
     let key = args.signing.key()?;
     let (repository, trust) = args.read.open().await?;
     let cancel = CancellationToken::new();
-    let request = TestRequest { scratch: args.scratch.into(), trust: trust.clone(), cancel: cancel.clone() };
+    let request = TestRequest { scratch: args.scratch.into(), trust: trust.clone(), cancel };
     let (progress, drawn) = progress::draw(|progress: &Progress| progress.to_string());
     let test = verifier::test(&repository, &args.name, &request, progress);
-    tokio::pin!(test);
-    let verdict = tokio::select! {
-        verdict = &mut test => verdict?,
-        ended = scratch::ended() => {
-            ended?;
-            // the test cleans its scratch cluster up before it returns
-            cancel.cancel();
-            test.await?
-        }
-    };
+    let verdict = interrupt::cancelling(&request.cancel, Box::pin(test)).await??;
     drop(drawn);
     if let Some(path) = &args.report {
         write_report(&repository, &trust, &verdict, path).await?;

@@ -54,7 +54,7 @@ async fn create(
     scope: Scope,
     strict: bool,
 ) -> Result<Report, agent::Error> {
-    let request = BackupRequest { name: name.to_owned(), cluster: "test".to_owned(), scope, strict };
+    let request = BackupRequest { strict, ..BackupRequest::new(name, "test", scope) };
     agent::create(client.clone(), repository, &request, None, watch::Sender::default()).await
 }
 

@@ -13,6 +13,7 @@ use crate::{
     args::{OutputArgs, RepoArgs},
     cluster::ClusterArgs,
     exit::Exit,
+    interrupt,
     keys::SigningArgs,
     output, progress,
 };
@@ -105,9 +106,11 @@ pub(crate) async fn run(args: CreateArgs) -> anyhow::Result<Exit> {
     let key = if unsigned { None } else { Some(key(&signing)?) };
     let target = cluster.connect().await?;
     let repository = repo.open().await?;
-    let request = BackupRequest { name, cluster: cluster_name.unwrap_or(target.name), scope: scope.into(), strict };
+    let cluster = cluster_name.unwrap_or(target.name);
+    let request = BackupRequest { strict, ..BackupRequest::new(name, cluster, scope.into()) };
     let (progress, drawn) = progress::draw(describe_progress);
-    let report = agent::create(target.client, &repository, &request, key.as_ref(), progress).await?;
+    let create = agent::create(target.client, &repository, &request, key.as_ref(), progress);
+    let report = interrupt::cancelling(&request.cancel, Box::pin(create)).await??;
     drop(drawn);
     let summary = Summary::new(&report, key.as_ref());
     output::print(output.output, &summary, || summary.to_text())?;

@@ -99,7 +99,7 @@ impl Live {
         let password = Password::new(like.root.to_string());
         let repository = Repository::init(store, &password, Kdf::default()).await?;
         let scope = like.manifest.scope.clone();
-        let request = BackupRequest { name: "live".to_owned(), cluster: target.name, scope, strict: false };
+        let request = BackupRequest::new("live", target.name, scope);
         let report = agent::create(target.client, &repository, &request, None, watch::Sender::default()).await?;
         for problem in report.manifest.problems.iter().filter(|problem| problem.kind != ProblemKind::Volume) {
             output::note(format_args!("the live side is incomplete: {problem}"));

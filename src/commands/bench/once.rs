@@ -64,7 +64,7 @@ async fn capture(client: Client, folder: &std::path::Path) -> anyhow::Result<(f6
     let store = Store::from_url(&folder.to_string_lossy())?;
     let repository = Repository::open(store, &Password::new(PASSWORD)).await?;
     let scope = Scope { volumes: VolumeIntent::LeftOut, ..Scope::default() };
-    let request = BackupRequest { name: "bench".to_owned(), cluster: "bench".to_owned(), scope, strict: true };
+    let request = BackupRequest { strict: true, ..BackupRequest::new("bench", "bench", scope) };
     let started = Instant::now();
     let report = agent::create(client, &repository, &request, None, watch::Sender::default()).await?;
     let objects = report.manifest.types.iter().map(|record| record.captured).sum();

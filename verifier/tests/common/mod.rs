@@ -68,7 +68,7 @@ impl Lab {
         let store = Store::new(objects.clone(), Path::default(), "memory://lab");
         let repository = Repository::init(store, &Password::new("secret"), Kdf::fast_for_tests()).await.unwrap();
         let key = SigningKey::generate();
-        let request = BackupRequest { name: GOOD.into(), cluster: "shop".into(), scope, strict: true };
+        let request = BackupRequest { strict: true, ..BackupRequest::new(GOOD, "shop", scope) };
         let progress = watch::Sender::default();
         agent::create(client, &repository, &request, Some(&key), progress).await.unwrap();
         Self { objects, repository, key }
