@@ -3,6 +3,8 @@
 //! Names come from the snapshots' tags, because a list must not read every manifest to refuse a name; everything
 //! that is shown of a backup comes from its manifest, because only that is signed.
 
+use std::cmp::Reverse;
+
 use futures::{StreamExt, stream};
 use stillpoint_repository::{Id, Repository, Snapshot, signing::Trust};
 
@@ -54,19 +56,25 @@ pub async fn find(repository: &Repository, name: &str, trust: &Trust) -> Result<
     Backup::open(repository.reader().await?, name, &snapshot, trust).await
 }
 
-/// The newest backup of a cluster; none where there is none that can be opened.
+/// The newest backup of a cluster that can be opened; none where there is none.
 ///
 /// # Errors
 /// The repository cannot be read.
 pub async fn newest(repository: &Repository, cluster: &str, trust: &Trust) -> Result<Option<Backup>, Error> {
-    let of_cluster = snapshots(repository).await?.into_iter().filter(|(snapshot, _)| snapshot.hostname == cluster);
-    let Some((snapshot, name)) = of_cluster.max_by_key(|(snapshot, _)| snapshot.time) else {
+    let mut of_cluster = snapshots(repository).await?;
+    of_cluster.retain(|(snapshot, _)| snapshot.hostname == cluster);
+    if of_cluster.is_empty() {
         return Ok(None);
-    };
-    match Backup::open(repository.reader().await?, &name, &snapshot, trust).await {
-        Err(Error::Damaged { .. }) => Ok(None),
-        opened => opened.map(Some),
     }
+    of_cluster.sort_by_key(|(snapshot, _)| Reverse(snapshot.time));
+    let reader = repository.reader().await?;
+    for (snapshot, name) in of_cluster {
+        match Backup::open(reader.clone(), &name, &snapshot, trust).await {
+            Err(Error::Damaged { .. }) => {}
+            opened => return opened.map(Some),
+        }
+    }
+    Ok(None)
 }
 
 /// Removes a backup's snapshot; its data stays until a prune.
