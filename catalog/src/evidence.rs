@@ -7,7 +7,7 @@ use std::fmt;
 
 use stillpoint_api::{Digest, Evidence, SignerState, TestResult, Verdict};
 use stillpoint_repository::{
-    Id, Repository,
+    self as repository, Id, Repository,
     signing::{Domain, Signature, SigningKey, Trust},
 };
 
@@ -77,13 +77,16 @@ pub async fn evidence(
     root: Digest,
     trust: &Trust,
 ) -> Result<Vec<(Verdict, SignerState)>, Error> {
-    let mut paths = repository.list_sidecars(&format!("evidence/{root}")).await?;
-    paths.sort();
     let mut verdicts = Vec::new();
-    for path in paths {
-        let document = repository.get_sidecar(&path).await?;
+    for path in repository.list_sidecars(&format!("evidence/{root}/")).await? {
+        let document = match repository.get_sidecar(&path).await {
+            Err(repository::Error::Damaged { .. } | repository::Error::FileMissing { .. }) => continue,
+            read => read?,
+        };
         verdicts.extend(parse(&document, trust).filter(|(verdict, _)| verdict.root == Some(root)));
     }
+    // by what is signed: a file's name is not
+    verdicts.sort_by_key(|(verdict, _)| verdict.finished);
     Ok(verdicts)
 }
 
