@@ -18,7 +18,6 @@ use crate::store::Store;
 use crate::types::ResourceType;
 
 /// The server's state.
-#[derive(Debug)]
 pub(crate) struct Api {
     pub(crate) store: Store,
     pub(crate) registry: Registry,
