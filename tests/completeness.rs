@@ -364,3 +364,23 @@ async fn a_backup_that_is_cancelled_midway_leaves_neither_itself_nor_its_lock() 
     assert_eq!(std::fs::read_dir(folder.path().join("locks")).unwrap().count(), 0);
     back_up_strictly(&cluster.client, &repository, "stopped", namespaces(&["proof"])).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pattern_of_the_scope_that_includes_nothing_degrades_the_backup_by_name() {
+    let cluster = embedded().await;
+    create_namespace(&cluster.client, "proof").await;
+    let repository = backups::repository().await;
+    let scope = Scope {
+        include_resources: vec!["configmaps".to_owned(), "confgimaps".to_owned()],
+        ..namespaces(&["proof", "porof*"])
+    };
+    let report = back_up(&cluster.client, &repository, "typed", scope.clone()).await.unwrap();
+    assert_eq!(report.manifest.outcome, Outcome::Degraded);
+    assert_eq!(subjects(&report.manifest, ProblemKind::Unmatched), ["confgimaps", "porof*"]);
+    let error = back_up_strictly(&cluster.client, &repository, "strict", scope).await.unwrap_err();
+    assert!(matches!(error, Error::Strict { .. }), "{error}");
+    // the namespace comes along, or its objects could not be restored
+    let held = backups::objects(&find(&repository, "typed").await).await;
+    let names: Vec<_> = held.keys().map(ToString::to_string).collect();
+    assert_eq!(names, ["configmaps.core/proof/kube-root-ca.crt", "namespaces.core/proof"]);
+}

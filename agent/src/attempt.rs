@@ -43,7 +43,9 @@ pub(crate) async fn cut(mut context: Context, scope: &Scope, discovery: &Discove
 
 async fn attempt_at(context: &mut Context, scope: &Scope, discovery: &Discovery) -> Result<Taken, Error> {
     let twins = twins(context, discovery).await?;
-    let reach = reach(context, scope).await?;
+    let existing = if scope.spans_all_namespaces() { Vec::new() } else { namespaces(context).await? };
+    let selected = existing.iter().filter(|name| context.selection.takes_namespace(name)).cloned().collect();
+    let reach = Reach::of(scope, selected);
     let plan = Plan::make(&discovery.types, scope, &context.selection, reach, &twins);
     context.collect_needs = plan.by_need().next().is_some();
     let context = &*context;
@@ -57,6 +59,10 @@ async fn attempt_at(context: &mut Context, scope: &Scope, discovery: &Discovery)
         captured.extend(needed::capture(context, &plan, needs).await?);
     }
     let mut taken = Taken::default();
+    taken.add_unmatched("type", context.selection.unmatched_types(plan.types.iter().map(|(of, _)| &of.name)));
+    if !scope.spans_all_namespaces() {
+        taken.add_unmatched("namespace", context.selection.unmatched_namespaces(&existing));
+    }
     for (resource, fate) in &plan.types {
         let parts = captured.extract_if(.., |(of, _)| of.name == resource.name).map(|(_, part)| part).collect();
         taken.add(context, &plan, resource, fate, strangers.get(&resource.name), parts).await?;
@@ -92,22 +98,16 @@ fn definitions(captured: &[(ResourceType, Captured)]) -> BTreeSet<ObjectRef> {
         .collect()
 }
 
-/// Where namespaced types are listed, from the namespaces that exist at the revision.
-async fn reach(context: &Context, scope: &Scope) -> Result<Reach, Error> {
-    if scope.spans_all_namespaces() {
-        return Ok(Reach::Cluster);
-    }
+/// The namespaces that exist at the revision.
+async fn namespaces(context: &Context) -> Result<Vec<String>, Error> {
     let mut pages = list::list_at(&context.client, &list::namespaces(), None, context.revision, &context.retry);
-    let mut selected = Vec::new();
+    let mut names = Vec::new();
     while let Some(page) = pages.next().await? {
         for item in page.items() {
-            let name = item?.meta.name.into_owned();
-            if context.selection.takes_namespace(&name) {
-                selected.push(name);
-            }
+            names.push(item?.meta.name.into_owned());
         }
     }
-    Ok(Reach::of(scope, selected))
+    Ok(names)
 }
 
 /// Types whose objects are also served under another group, told by the uid of the first object.

@@ -207,7 +207,7 @@ mod tests {
             &plan,
             &[
                 ("configmaps.core", Fate::Excluded(ExclusionRule::Resource)),
-                ("namespaces.core", Fate::Excluded(ExclusionRule::Resource)),
+                ("namespaces.core", Fate::Captured),
                 ("storageclasses.storage.k8s.io", Fate::Captured),
                 ("clusterroles.rbac.authorization.k8s.io", Fate::ByNeed),
             ],

@@ -52,6 +52,15 @@ impl Taken {
         Ok(())
     }
 
+    /// Patterns of the scope that include nothing: what was asked for is missing, though no list failed.
+    pub(crate) fn add_unmatched(&mut self, what: &str, patterns: Vec<&str>) {
+        self.problems.extend(patterns.into_iter().map(|pattern| Problem {
+            kind: ProblemKind::Unmatched,
+            subject: pattern.to_owned(),
+            message: format!("the scope includes it, and the cluster has no such {what}"),
+        }));
+    }
+
     fn add_parts(&mut self, record: &mut TypeRecord, parts: Vec<Captured>) {
         let mut excluded = BTreeMap::new();
         record.existed = Some(0);

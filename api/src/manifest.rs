@@ -145,6 +145,8 @@ pub enum ProblemKind {
     OtherStore,
     /// A claim's data is not in the backup.
     Volume,
+    /// A pattern of the scope includes nothing: a typing error, or what it meant is not there.
+    Unmatched,
 }
 
 impl fmt::Display for ProblemKind {
@@ -156,6 +158,7 @@ impl fmt::Display for ProblemKind {
             Self::Mismatch => "objects missing",
             Self::OtherStore => "not at the revision",
             Self::Volume => "data not held",
+            Self::Unmatched => "nothing matches",
         })
     }
 }

@@ -53,18 +53,24 @@ impl Selection {
 
     /// The scope's patterns of types to include that match none of these: a user's typing error, or a type that is not
     /// served.
-    pub fn unmatched(&self, served: &[ResourceType]) -> Vec<&str> {
-        let matched = |pattern: &&Pattern| served.iter().any(|of| pattern.matches(&spellings(&of.name)));
-        self.resources.include.iter().filter(|pattern| !matched(pattern)).map(|pattern| pattern.text.as_str()).collect()
+    pub fn unmatched_types<'a>(&self, served: impl Iterator<Item = &'a GroupResource> + Clone) -> Vec<&str> {
+        self.resources.unmatched(|pattern| served.clone().any(|name| pattern.matches(&spellings(name))))
+    }
+
+    /// The scope's patterns of namespaces to include that match none of these.
+    pub fn unmatched_namespaces(&self, existing: &[String]) -> Vec<&str> {
+        self.namespaces.unmatched(|pattern| existing.iter().any(|name| pattern.matches(&[name])))
     }
 
     /// The rule that leaves out a whole type; `creatable` says whether the server lets its objects be created.
     ///
-    /// Namespaces are not left out with the cluster-scoped types: each is chosen by its name, like what is in it.
+    /// Namespaces are not left out with the cluster-scoped types, nor for want of a pattern that includes them: each is
+    /// chosen by its name, like what is in it, and without it nothing of that could be restored.
     pub fn type_rule(&self, resource: &ResourceType, creatable: bool) -> Option<ExclusionRule> {
         let spellings = spellings(&resource.name);
-        let cluster_scoped = !resource.namespaced && !resource.name.is("", "namespaces");
-        if self.resources.excludes(&spellings) || !self.resources.includes(&spellings) {
+        let is_namespaces = resource.name.is("", "namespaces");
+        let cluster_scoped = !resource.namespaced && !is_namespaces;
+        if self.resources.excludes(&spellings) || !(is_namespaces || self.resources.includes(&spellings)) {
             Some(ExclusionRule::Resource)
         } else if cluster_scoped && self.cluster_resources == ClusterResources::None {
             Some(ExclusionRule::ClusterScoped)
@@ -150,6 +156,11 @@ impl Choice {
 
     fn excludes(&self, spellings: &[impl AsRef<str>]) -> bool {
         self.exclude.iter().any(|pattern| pattern.matches(spellings))
+    }
+
+    /// The texts of the patterns to include of which `matched` says no.
+    fn unmatched(&self, matched: impl Fn(&Pattern) -> bool) -> Vec<&str> {
+        self.include.iter().filter(|pattern| !matched(pattern)).map(|pattern| pattern.text.as_str()).collect()
     }
 
     fn names(&self, spellings: &[impl AsRef<str>]) -> bool {

@@ -193,10 +193,24 @@ fn endpoints_are_left_out_only_where_a_controller_says_that_it_wrote_them() {
 
 #[test]
 fn patterns_that_match_no_type_are_told() {
-    let served = [resource("deployments.apps", true), resource("configmaps", true)];
+    let served: [GroupResource; 2] = ["deployments.apps", "configmaps"].map(|name| name.parse().unwrap());
     let selection = resources("deployments configmapz *.apps orders.example.com", "");
-    assert_eq!(selection.unmatched(&served), ["configmapz", "orders.example.com"]);
-    assert!(resources("", "nothing").unmatched(&served).is_empty());
+    assert_eq!(selection.unmatched_types(served.iter()), ["configmapz", "orders.example.com"]);
+    assert!(resources("", "nothing").unmatched_types(served.iter()).is_empty());
+}
+
+#[test]
+fn patterns_that_match_no_namespace_are_told() {
+    let scope = Scope { include_namespaces: words("shop* shpo prod"), ..Scope::default() };
+    let existing = ["default", "shop-1", "prod"].map(str::to_owned);
+    assert_eq!(Selection::compile(&scope).unwrap().unmatched_namespaces(&existing), ["shpo"]);
+}
+
+#[test]
+fn the_namespaces_of_included_types_come_along_unless_excluded() {
+    let namespaces = resource("namespaces", false);
+    assert_eq!(resources("deployments", "").type_rule(&namespaces, true), None);
+    assert_eq!(resources("deployments", "namespaces").type_rule(&namespaces, true), Some(ExclusionRule::Resource));
 }
 
 #[test]
