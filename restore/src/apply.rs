@@ -5,7 +5,7 @@
 //! restore goes on: at 3 a.m. most of a shop is worth more than none of it.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::Mutex,
     time::{Duration, Instant},
 };
@@ -13,14 +13,14 @@ use std::{
 use futures::TryStreamExt;
 use serde::Serialize;
 use serde_json::Value;
-use stillpoint_api::{ObjectRef, ResourceType};
+use stillpoint_api::{GroupResource, ObjectRef, ResourceType};
 use stillpoint_catalog::{Backup, CapturedObject};
 use stillpoint_objects::{
     self as objects,
     diff::{self, Change},
     list,
     normalise::normalise,
-    order::Level,
+    order::{self, Level},
     retry::Retry,
     sanitise::{Sanitised, sanitise},
     write::{self, Created, DryRun},
@@ -31,7 +31,7 @@ use crate::{
     Error,
     feed::feed,
     owners,
-    plan::{Plan, Refused, Step, Warning},
+    plan::{Plan, Refused, Stage, Step, Warning},
 };
 
 /// Objects that are written at once.
@@ -121,9 +121,7 @@ pub async fn apply(
             applied.add(step, outcome);
             progress.send_modify(|progress| progress.done += 1);
         }
-        if stage.level == Level::CustomResourceDefinitions {
-            run.wait_until_served().await?;
-        }
+        run.wait_until_served(stage, &applied.refused).await?;
     }
     applied.seconds = started.elapsed().as_secs_f64();
     Ok(applied)
@@ -231,10 +229,19 @@ impl<'a> Run<'a> {
         act(&mut self.uids.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
-    /// Waits until the types that definitions add answer lists: being established is not yet being served.
-    async fn wait_until_served(&self) -> Result<(), Error> {
+    /// Waits until the types that a stage's definitions add answer lists: being established is not yet being served.
+    /// What was served before the restore, and what was refused, is not waited for.
+    async fn wait_until_served(&self, stage: &Stage, refused: &[Refused]) -> Result<(), Error> {
+        let definitions = stage.steps.iter().map(Step::target).filter(|object| is_definition(object));
+        let mut created: HashSet<_> = definitions.map(|object| object.name.clone()).collect();
+        for refused in refused.iter().filter(|refused| is_definition(&refused.object)) {
+            created.remove(&refused.object.name);
+        }
+        let target = &self.plan.target;
+        // a definition's name is that of its type
+        let is_new = |of: &GroupResource| !target.serves_already(of) && created.contains(&of.to_string());
         let deadline = Instant::now() + SERVED_WITHIN;
-        for (resource, versions) in self.plan.target.defined() {
+        for (resource, versions) in target.defined().filter(|(of, _)| is_new(of)) {
             for version in versions {
                 while !write::is_served(self.client, resource, version, &self.retry).await? {
                     if Instant::now() >= deadline {
@@ -264,6 +271,10 @@ impl Applied {
             Outcome::Refused { reason } => self.refused.push(Refused { object, reason }),
         }
     }
+}
+
+fn is_definition(object: &ObjectRef) -> bool {
+    order::level(&object.resource) == Level::CustomResourceDefinitions
 }
 
 /// Whether the server refused this object, rather than failed altogether.
