@@ -70,9 +70,9 @@ impl Plan {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Stage {
-    /// The level of their kinds, or of their owners where those come later.
+    /// The level of their kinds, or of their owners or definitions where those come later.
     pub level: Level,
-    /// How far down the chain of owners; 0 for objects without owners in the backup.
+    /// How far down the chain of owners and definitions; 0 for objects that wait for no other of their level.
     pub depth: u32,
     /// The objects, in the order of their files.
     pub steps: Vec<Step>,
@@ -182,11 +182,11 @@ impl Drafting {
             Sanitised::Create(value) => {
                 let level = order::level(&file.resource.name);
                 if level == Level::CustomResourceDefinitions {
-                    self.target.define(&value);
+                    self.target.define(&object.uid, &value);
                 }
                 let becomes = Some(reference(&file.resource.name, &value)).filter(|becomes| *becomes != captured);
                 let uids = owners.iter().map(|owner| owner.uid.clone()).collect();
-                let ranked = Ranked { uid: object.uid.clone(), level, owners: uids };
+                let ranked = Ranked { uid: object.uid.clone(), level, after: uids };
                 self.steps.push((Step { object: captured, becomes, file: index, line }, ranked));
                 self.owners.push(owners);
             }
@@ -196,7 +196,11 @@ impl Drafting {
 
     fn finish(self, backup: &Backup, files: Vec<ObjectFile>, request: &RestoreRequest) -> Plan {
         let Self { target, steps, owners, left_out } = self;
-        let (mut steps, ranked): (Vec<_>, Vec<_>) = steps.into_iter().unzip();
+        let (mut steps, mut ranked): (Vec<_>, Vec<_>) = steps.into_iter().unzip();
+        // a definition may itself have to wait, for the custom object that owns it
+        for (ranked, step) in ranked.iter_mut().zip(&steps) {
+            ranked.after.extend(target.definition(&step.object.resource).map(str::to_owned));
+        }
         let ranks = ranks(&ranked);
         let planned: HashSet<&str> = ranked
             .iter()

@@ -1,7 +1,7 @@
-//! Where in the order an object stands: by its kind's level, and after all of its owners.
+//! Where in the order an object stands: by its kind's level, and after all of its owners and its type's definition.
 //!
-//! The level alone is not enough, because an operator's custom object may own a Deployment: an owner's new uid must be
-//! known before a dependent is created.
+//! The level alone is not enough, because an operator's custom object may own a Deployment, or the definition of
+//! another type: an owner's new uid must be known before a dependent is created.
 
 use std::collections::HashMap;
 
@@ -19,7 +19,8 @@ pub(crate) struct Rank {
 pub(crate) struct Ranked {
     pub(crate) uid: String,
     pub(crate) level: Level,
-    pub(crate) owners: Vec<String>,
+    /// The uids of its owners and of its type's definition.
+    pub(crate) after: Vec<String>,
 }
 
 /// The rank of every object, in the same order. Owners that are not among the objects do not count, and owners that
@@ -45,7 +46,7 @@ fn rank_one(objects: &[Ranked], by_uid: &HashMap<&str, usize>, ranks: &mut [Opti
             continue;
         }
         let owners: Vec<usize> =
-            objects[index].owners.iter().filter_map(|uid| by_uid.get(uid.as_str()).copied()).collect();
+            objects[index].after.iter().filter_map(|uid| by_uid.get(uid.as_str()).copied()).collect();
         if let Some(&owner) = owners.get(next) {
             stack.push((index, next + 1));
             if ranks[owner].is_none() && on_stack.insert(owner) {
@@ -66,7 +67,7 @@ mod tests {
     use super::*;
 
     fn object(uid: &str, level: Level, owners: &[&str]) -> Ranked {
-        Ranked { uid: uid.into(), level, owners: owners.iter().map(|&owner| owner.into()).collect() }
+        Ranked { uid: uid.into(), level, after: owners.iter().map(|&owner| owner.into()).collect() }
     }
 
     #[test]

@@ -14,7 +14,16 @@ use stillpoint_objects::discovery::Discovery;
 pub(crate) struct Target {
     /// The served types with their preferred versions.
     served: BTreeMap<GroupResource, String>,
-    defined: BTreeMap<GroupResource, Vec<String>>,
+    defined: BTreeMap<GroupResource, Definition>,
+}
+
+/// What a definition of the backup adds.
+#[derive(Debug)]
+struct Definition {
+    /// The definition's uid as captured.
+    uid: String,
+    /// The served versions.
+    versions: Vec<String>,
 }
 
 impl Target {
@@ -24,14 +33,14 @@ impl Target {
         Self { served, defined: BTreeMap::new() }
     }
 
-    /// Notes what a custom resource definition will add.
-    pub(crate) fn define(&mut self, definition: &Value) {
+    /// Notes what a custom resource definition, captured with `uid`, will add.
+    pub(crate) fn define(&mut self, uid: &str, definition: &Value) {
         let spec = &definition["spec"];
         let (Some(group), Some(plural)) = (spec["group"].as_str(), spec["names"]["plural"].as_str()) else { return };
         let versions = spec["versions"].as_array().into_iter().flatten();
         let served = versions.filter(|version| version["served"] == true);
-        let names = served.filter_map(|version| version["name"].as_str().map(str::to_owned)).collect();
-        self.defined.insert(GroupResource::new(group, plural), names);
+        let versions = served.filter_map(|version| version["name"].as_str().map(str::to_owned)).collect();
+        self.defined.insert(GroupResource::new(group, plural), Definition { uid: uid.to_owned(), versions });
     }
 
     /// Whether objects of the type can be written, now or once the definitions are there.
@@ -44,6 +53,11 @@ impl Target {
         self.served.contains_key(resource)
     }
 
+    /// The uid, as captured, of the backup's definition of a type.
+    pub(crate) fn definition(&self, resource: &GroupResource) -> Option<&str> {
+        self.defined.get(resource).map(|definition| definition.uid.as_str())
+    }
+
     /// The version that the target prefers of a type it serves.
     pub(crate) fn version(&self, resource: &GroupResource) -> Option<&str> {
         self.served.get(resource).map(String::as_str)
@@ -51,6 +65,6 @@ impl Target {
 
     /// The types that the backup's definitions add, with their served versions.
     pub(crate) fn defined(&self) -> impl Iterator<Item = (&GroupResource, &[String])> {
-        self.defined.iter().map(|(resource, versions)| (resource, versions.as_slice()))
+        self.defined.iter().map(|(resource, definition)| (resource, definition.versions.as_slice()))
     }
 }
