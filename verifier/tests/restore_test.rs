@@ -35,7 +35,7 @@ async fn a_good_backup_and_a_faithful_copy_of_it_are_proven() {
 
 #[tokio::test]
 async fn an_object_dropped_from_its_file_is_found_by_the_counts() {
-    let lab = Lab::new().await;
+    let lab = Lab::with_control().await;
     lab.doctored("doctored", |contents| contents.drop_object("configmaps/shop/unused")).await;
     let verdict = lab.test("doctored").await;
     let check = assert_failed_only(&verdict, CheckKind::Counts);
@@ -61,7 +61,7 @@ async fn one_bit_flipped_in_any_pack_is_found_by_integrity() {
 
 #[tokio::test]
 async fn a_definition_left_out_is_found_by_the_references() {
-    let lab = Lab::new().await;
+    let lab = Lab::with_control().await;
     let definition = "customresourcedefinitions.apiextensions.k8s.io/orders.shop.example.com";
     lab.doctored("doctored", |contents| contents.forget_object(definition)).await;
     let verdict = lab.test("doctored").await;
@@ -71,7 +71,7 @@ async fn a_definition_left_out_is_found_by_the_references() {
 
 #[tokio::test]
 async fn a_secret_that_a_pod_needs_left_out_is_found_by_the_references() {
-    let lab = Lab::new().await;
+    let lab = Lab::with_control().await;
     lab.doctored("doctored", |contents| contents.forget_object("secrets/shop/token")).await;
     let verdict = lab.test("doctored").await;
     let check = assert_failed_only(&verdict, CheckKind::References);
@@ -84,7 +84,7 @@ async fn a_secret_that_a_pod_needs_left_out_is_found_by_the_references() {
 
 #[tokio::test]
 async fn an_object_whose_owner_is_gone_is_found_by_the_references() {
-    let lab = Lab::new().await;
+    let lab = Lab::with_control().await;
     lab.doctored("doctored", |contents| contents.forget_object("deployments.apps/shop/web")).await;
     let verdict = lab.test("doctored").await;
     let check = assert_failed_only(&verdict, CheckKind::References);
@@ -93,7 +93,7 @@ async fn an_object_whose_owner_is_gone_is_found_by_the_references() {
 
 #[tokio::test]
 async fn an_object_that_the_server_refuses_is_found_by_accepting() {
-    let lab = Lab::new().await;
+    let lab = Lab::with_control().await;
     let break_it = |contents: &mut Contents| {
         contents.object("deployments.apps/shop/web")["spec"]["selector"] = json!({"matchLabels": {"app": "other"}});
     };
@@ -105,7 +105,7 @@ async fn an_object_that_the_server_refuses_is_found_by_accepting() {
 
 #[tokio::test]
 async fn an_edited_manifest_is_found_by_the_signature() {
-    let lab = Lab::new().await;
+    let lab = Lab::with_control().await;
     let edited = {
         let mut manifest = lab.contents().await.manifest;
         manifest.backup.name = "edited".into();
@@ -142,7 +142,7 @@ async fn commit_with_the_signature_of_the_good_one(lab: &Lab, manifest: &[u8]) {
 
 #[tokio::test]
 async fn a_manifest_signed_again_by_another_key_is_found_by_the_signature() {
-    let lab = Lab::new().await;
+    let lab = Lab::with_control().await;
     let mut contents = lab.contents().await;
     contents.forget_object("configmaps/shop/unused");
     lab.write("resigned", contents, Some(&SigningKey::generate())).await;

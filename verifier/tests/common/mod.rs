@@ -54,6 +54,14 @@ impl Lab {
         Self::with_scope(Scope::default()).await
     }
 
+    /// A lab for a damage, with its control: the good backup, copied without a change, is proven.
+    pub(crate) async fn with_control() -> Self {
+        let lab = Self::new().await;
+        lab.doctored("control", |_| {}).await;
+        assert_proven(&lab.test("control").await);
+        lab
+    }
+
     pub(crate) async fn with_scope(scope: Scope) -> Self {
         let cluster = ScratchCluster::start(ScratchKind::Embedded).await.unwrap();
         fill(&cluster.client()).await;
