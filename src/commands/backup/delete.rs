@@ -3,10 +3,15 @@
 use std::io::{self, BufRead, IsTerminal};
 
 use clap::Args;
+use serde::Serialize;
 use stillpoint_catalog::{self as catalog, Standing};
 
 use super::{ReadArgs, get::seconds};
-use crate::{args::UsageError, exit::Exit, output};
+use crate::{
+    args::{OutputArgs, UsageError},
+    exit::Exit,
+    output,
+};
 
 #[derive(Debug, Args)]
 pub(crate) struct DeleteArgs {
@@ -17,6 +22,15 @@ pub(crate) struct DeleteArgs {
     yes: bool,
     #[command(flatten)]
     read: ReadArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// What was deleted.
+#[derive(Serialize)]
+struct Deleted<'a> {
+    name: &'a str,
+    snapshot: String,
 }
 
 pub(crate) async fn run(args: DeleteArgs) -> anyhow::Result<Exit> {
@@ -41,11 +55,10 @@ pub(crate) async fn run(args: DeleteArgs) -> anyhow::Result<Exit> {
         return Ok(Exit::Failed);
     }
     let snapshot = catalog::forget(&repository, &args.name).await?;
-    output::text(&format!(
-        "deleted backup {} (snapshot {}); its space is freed by `restic prune`\n",
-        args.name,
-        &snapshot.to_string()[..8]
-    ))?;
+    let deleted = Deleted { name: &args.name, snapshot: snapshot.to_string() };
+    output::print(args.output.output, &deleted, || {
+        format!("deleted backup {} (snapshot {}); its space is freed by `restic prune`\n", args.name, snapshot.short())
+    })?;
     Ok(Exit::Done)
 }
 
