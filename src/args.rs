@@ -26,6 +26,7 @@ pub(crate) enum Format {
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Output")]
 pub(crate) struct OutputArgs {
     /// How to print the result
     #[arg(short, long, value_enum, default_value_t)]

@@ -12,7 +12,7 @@ use crate::{
 
 /// Backs up Kubernetes at one instant and proves that the backup restores.
 #[derive(Debug, Parser)]
-#[command(name = "stillpoint", version, about, max_term_width = 110, propagate_version = true)]
+#[command(name = "stillpoint", version, about, max_term_width = 110)]
 #[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 done but degraded.\nNew here? Run: stillpoint demo")]
 pub(crate) struct Cli {
     #[command(subcommand)]

@@ -27,8 +27,6 @@ pub(crate) const EXAMPLES: &str = "Examples:
 pub(crate) struct CreateArgs {
     /// The backup's name
     name: String,
-    #[command(flatten)]
-    scope: ScopeArgs,
     /// Fail, and keep nothing, where something is missing; otherwise the backup is kept as degraded
     #[arg(long)]
     strict: bool,
@@ -38,6 +36,8 @@ pub(crate) struct CreateArgs {
     /// The name the cluster goes by in the repository [default: its name in the kubeconfig]
     #[arg(long, value_name = "NAME")]
     cluster_name: Option<String>,
+    #[command(flatten)]
+    scope: ScopeArgs,
     #[command(flatten)]
     cluster: ClusterArgs,
     #[command(flatten)]
