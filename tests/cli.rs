@@ -6,8 +6,10 @@
 
 mod common;
 
-use common::cluster::{config_map, config_maps, create, create_namespace, delete, get, patch, secrets};
-use common::shell::{Scratch, User, make_bucket};
+use common::{
+    cluster::{config_map, config_maps, create, create_namespace, delete, get, patch, secrets},
+    shell::{Scratch, User, make_bucket},
+};
 use serde_json::{Value, json};
 use stillpoint_test_support::require;
 

@@ -6,12 +6,14 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use common::backups::{self, back_up, back_up_strictly, find, namespaces, record, subjects};
-use common::cluster::{
-    CLUSTER, COMPACTING, Real, ask, client, config_maps, create, create_config_maps, eventually, get, on_real_cluster,
-    patch, secrets,
+use common::{
+    backups::{self, back_up, back_up_strictly, find, namespaces, record, subjects},
+    cluster::{
+        CLUSTER, COMPACTING, Real, ask, client, config_maps, create, create_config_maps, eventually, get,
+        on_real_cluster, patch, secrets,
+    },
+    proxy::{Fault, Proxy, later_page},
 };
-use common::proxy::{Fault, Proxy, later_page};
 use http::Method;
 use serde_json::{Value, json};
 use stillpoint_agent::Error;

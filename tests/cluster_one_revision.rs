@@ -6,8 +6,10 @@
 
 mod common;
 
-use common::cluster::{CLUSTER, on_real_cluster};
-use common::pairs::prove_one_revision;
+use common::{
+    cluster::{CLUSTER, on_real_cluster},
+    pairs::prove_one_revision,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fifty_backups_hold_the_pair_as_it_was_at_their_revision_and_naive_lists_do_not() {

@@ -9,11 +9,14 @@ mod common;
 
 use std::{collections::BTreeSet, time::Duration};
 
-use common::backups::{self, assert_counts_add_up, back_up, back_up_strictly, find, namespaces, record, subjects};
-use common::cluster::{
-    config_map, config_maps, create, create_all, create_config_maps, create_namespace, embedded, get, patch, secrets,
+use common::{
+    backups::{self, assert_counts_add_up, back_up, back_up_strictly, find, namespaces, record, subjects},
+    cluster::{
+        config_map, config_maps, create, create_all, create_config_maps, create_namespace, embedded, get, patch,
+        secrets,
+    },
+    proxy::{Fault, Proxy, any_list, first_page, later_page},
 };
-use common::proxy::{Fault, Proxy, any_list, first_page, later_page};
 use serde_json::{Value, json};
 use stillpoint_agent::{self as agent, BackupRequest, Error};
 use stillpoint_api::{

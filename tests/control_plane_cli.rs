@@ -6,9 +6,11 @@ mod common;
 
 use std::fs;
 
-use common::cluster::{ask, config_map, config_maps, create, create_namespace, eventually, secrets};
-use common::pairs::definition;
-use common::shell::{Scratch, User};
+use common::{
+    cluster::{ask, config_map, config_maps, create, create_namespace, eventually, secrets},
+    pairs::definition,
+    shell::{Scratch, User},
+};
 use http::Method;
 use serde_json::{Value, json};
 use stillpoint_test_support::require;

@@ -6,12 +6,11 @@
 
 mod common;
 
-use std::fs;
-use std::path::Path;
+use std::{fs, path::Path};
 
-use common::backups::{self, back_up_strictly, namespaces};
-use common::cluster::{
-    config_map, config_maps, create, create_config_maps, create_namespace, delete, embedded, noise, patch,
+use common::{
+    backups::{self, back_up_strictly, namespaces},
+    cluster::{config_map, config_maps, create, create_config_maps, create_namespace, delete, embedded, noise, patch},
 };
 use serde_json::json;
 use stillpoint_repository::{Repository, Stats, Store};

@@ -7,30 +7,35 @@
 
 mod common;
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::fs;
-use std::os::unix::process::ExitStatusExt;
-use std::path::{Path as FilePath, PathBuf};
-use std::process::ExitStatus;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    collections::BTreeMap,
+    fmt, fs,
+    os::unix::process::ExitStatusExt,
+    path::{Path as FilePath, PathBuf},
+    process::ExitStatus,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use async_trait::async_trait;
-use common::backups::{self, PASSWORD, back_up_strictly, find, namespaces};
-use common::cluster::{
-    client, config, config_maps, create_config_maps, create_namespace, embedded, noise, patch, secrets,
+use common::{
+    backups::{self, PASSWORD, back_up_strictly, find, namespaces},
+    cluster::{client, config, config_maps, create_config_maps, create_namespace, embedded, noise, patch, secrets},
 };
-use futures::stream::{self, BoxStream};
-use futures::{StreamExt, TryStreamExt};
+use futures::{
+    StreamExt, TryStreamExt,
+    stream::{self, BoxStream},
+};
 use kube::config::Kubeconfig;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use object_store::local::LocalFileSystem;
-use object_store::path::Path;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult, Result,
+    PutOptions, PutPayload, PutResult, Result, local::LocalFileSystem, path::Path,
 };
 use serde_json::{Value, json};
 use stillpoint_api::ObjectRef;

@@ -180,9 +180,9 @@ pub struct TypeRecord {
 }
 
 impl TypeRecord {
-    /// Objects left out by any rule.
+    /// Objects left out by any rule; the numbers of a manifest that is not to be trusted may not add up.
     pub fn excluded_objects(&self) -> u64 {
-        self.excluded.iter().map(|exclusion| exclusion.objects).sum()
+        self.excluded.iter().fold(0, |sum, exclusion| sum.saturating_add(exclusion.objects))
     }
 }
 

@@ -2,20 +2,24 @@
 //!
 //! Types come and go with CRDs, so a path is resolved against the registry at each request instead of by a router.
 
-use std::borrow::Cow;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::{
+    borrow::Cow,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use http::Method;
 use percent_encoding::percent_decode_str;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::draft::Part;
-use crate::refusal::Refusal;
-use crate::registry::{Registry, Types};
-use crate::store::Store;
-use crate::types::ResourceType;
+use crate::{
+    draft::Part,
+    refusal::Refusal,
+    registry::{Registry, Types},
+    store::Store,
+    types::ResourceType,
+};
 
 /// The server's state.
 pub(crate) struct Api {

@@ -2,8 +2,7 @@
 //!
 //! Defaults suit a scratch cluster on a laptop; the bounds are what keeps its memory finite.
 
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 /// Settings of a [`Server`](crate::Server).
 #[derive(Clone, Debug)]

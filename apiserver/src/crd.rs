@@ -5,13 +5,13 @@
 
 use serde_json::{Value, json};
 
-use crate::draft::now;
-use crate::refusal::Cause;
-use crate::store::{Found, TypeMeta};
-use crate::types::{
-    CRD_GROUP, Generation, NameRule, Origin, ResourceType, Scope, Subresource, group_version, qualified,
+use crate::{
+    draft::now,
+    refusal::Cause,
+    store::{Found, TypeMeta},
+    types::{CRD_GROUP, Generation, NameRule, Origin, ResourceType, Scope, Subresource, group_version, qualified},
+    validate::{is_label, is_subdomain, items, text},
 };
-use crate::validate::{is_label, is_subdomain, items, text};
 
 /// Holds a deleted CRD until its objects are gone.
 pub(crate) const CLEANUP_FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";

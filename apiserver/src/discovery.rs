@@ -8,9 +8,11 @@ use axum::response::Response;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
-use crate::refusal::{Refusal, json_response};
-use crate::registry::Types;
-use crate::types::{ResourceType, Subresource, VERBS, group_version};
+use crate::{
+    refusal::{Refusal, json_response},
+    registry::Types,
+    types::{ResourceType, Subresource, VERBS, group_version},
+};
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 

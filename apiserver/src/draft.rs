@@ -2,15 +2,16 @@
 //!
 //! Values in, values out, no store: every write, dry run or patch goes through these functions and is judged alike.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use crate::crd;
-use crate::refusal::{Cause, Refusal};
-use crate::types::{CRD_TABLE, Generation, NAMESPACE_TABLE, ResourceType};
-use crate::validate::{MAX_GENERATED_BASE, check_kind, check_kind_update, check_metadata, check_shape, items, text};
+use crate::{
+    crd,
+    refusal::{Cause, Refusal},
+    types::{CRD_TABLE, Generation, NAMESPACE_TABLE, ResourceType},
+    validate::{MAX_GENERATED_BASE, check_kind, check_kind_update, check_metadata, check_shape, items, text},
+};
 
 /// Which part of an object a write is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

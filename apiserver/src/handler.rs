@@ -2,30 +2,34 @@
 //!
 //! The work itself is synchronous; what may take long (lists, collections, large bodies) leaves the runtime's threads.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use axum::Router;
-use axum::body::{Body, to_bytes};
-use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+    routing::get,
+};
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header};
 use serde_json::json;
-use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::{task::spawn_blocking, time::timeout};
 
-use crate::api::{Api, Route, Target, Verb, route};
-use crate::draft::{self, Part};
-use crate::params::Params;
-use crate::patch::Change;
-use crate::refusal::{Refusal, json_response};
-use crate::selector::Selector;
-use crate::store::{Found, Mode, Range};
-use crate::types::ResourceType;
-use crate::write::{self, DeleteOptions, Deleted};
-use crate::{discovery, list, watch};
+use crate::{
+    api::{Api, Route, Target, Verb, route},
+    discovery,
+    draft::{self, Part},
+    list,
+    params::Params,
+    patch::Change,
+    refusal::{Refusal, json_response},
+    selector::Selector,
+    store::{Found, Mode, Range},
+    types::ResourceType,
+    watch,
+    write::{self, DeleteOptions, Deleted},
+};
 
 /// The largest request body, in bytes: the limit of real servers.
 const MAX_BODY: usize = 3 << 20;

@@ -59,26 +59,23 @@ mod validate;
 mod watch;
 mod write;
 
-use std::fmt;
-use std::io;
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
-
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use serde_json::json;
-use tokio::net::TcpListener;
-use tokio::sync::Notify;
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use api::Api;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 pub use config::Config;
 use registry::Registry;
+use serde_json::json;
 use store::{FutureRevision, Limits, Store};
 pub use tls::TlsError;
+use tokio::{net::TcpListener, sync::Notify, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 /// How long requests at hand may take to finish at shutdown.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);

@@ -3,20 +3,21 @@
 //! One owned task makes passes over what is being deleted, woken by every write; a pass is idempotent, so nothing is
 //! lost when it is stopped midway.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::{Value, json};
 
-use crate::api::{Api, Target};
-use crate::crd::CLEANUP_FINALIZER;
-use crate::draft::Part;
-use crate::list::prefix;
-use crate::refusal::Refusal;
-use crate::store::{Found, Mode, Range};
-use crate::types::{CRD_GROUP, CRD_TABLE, NAMESPACE_TABLE, ResourceType};
-use crate::validate::items;
-use crate::write::{self, DeleteOptions};
+use crate::{
+    api::{Api, Target},
+    crd::CLEANUP_FINALIZER,
+    draft::Part,
+    list::prefix,
+    refusal::Refusal,
+    store::{Found, Mode, Range},
+    types::{CRD_GROUP, CRD_TABLE, NAMESPACE_TABLE, ResourceType},
+    validate::items,
+    write::{self, DeleteOptions},
+};
 
 /// Objects deleted between two looks at the stop signal.
 const BATCH: usize = 512;

@@ -2,24 +2,22 @@
 //!
 //! A page holds pointers; its JSON exists only one chunk at a time, so a list of everything costs little memory.
 
-use std::convert::Infallible;
-use std::fmt::Write as _;
-use std::sync::Arc;
+use std::{convert::Infallible, fmt::Write as _, sync::Arc};
 
-use axum::body::Body;
-use axum::response::Response;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use axum::{body::Body, response::Response};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use futures::stream;
 use http::{HeaderValue, header};
 use serde::{Deserialize, Serialize};
 
-use crate::params::{At, Params};
-use crate::refusal::Refusal;
-use crate::selector::Selector;
-use crate::store::{Found, Page, Range, ReadError, Store};
-use crate::types::ResourceType;
+use crate::{
+    params::{At, Params},
+    refusal::Refusal,
+    selector::Selector,
+    store::{Found, Page, Range, ReadError, Store},
+    types::ResourceType,
+};
 
 /// Bytes of JSON that are gathered before they are sent.
 const CHUNK_BYTES: usize = 64 << 10;

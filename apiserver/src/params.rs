@@ -6,8 +6,10 @@ use axum::extract::Query;
 use http::Uri;
 use serde::Deserialize;
 
-use crate::refusal::{Cause, Refusal};
-use crate::store::Mode;
+use crate::{
+    refusal::{Cause, Refusal},
+    store::Mode,
+};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

@@ -4,14 +4,18 @@
 
 use std::fmt;
 
-use axum::body::Body;
-use axum::response::{IntoResponse, Response};
+use axum::{
+    body::Body,
+    response::{IntoResponse, Response},
+};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::store::{ReadError, WriteError};
-use crate::types::ResourceType;
+use crate::{
+    store::{ReadError, WriteError},
+    types::ResourceType,
+};
 
 /// One field that is not acceptable.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -3,12 +3,16 @@
 //! Readers take an immutable snapshot; whoever writes a CRD afterwards refreshes its entry from the store, so the
 //! registry never knows more than the store does.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, RwLock},
+};
 
-use crate::crd;
-use crate::store::Store;
-use crate::types::{CRD_TABLE, ResourceType, built_in};
+use crate::{
+    crd,
+    store::Store,
+    types::{CRD_TABLE, ResourceType, built_in},
+};
 
 /// An immutable view of the served types.
 #[derive(Clone, Debug, Default)]

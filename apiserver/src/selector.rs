@@ -2,10 +2,7 @@
 //!
 //! Equality and set expressions share one shape, a key and a condition, because that is all that matching needs.
 
-use crate::params::Params;
-use crate::refusal::Refusal;
-use crate::store::Object;
-use crate::types::ResourceType;
+use crate::{params::Params, refusal::Refusal, store::Object, types::ResourceType};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Condition {

@@ -2,13 +2,10 @@
 //!
 //! TLS on loopback is not for secrecy alone: kubectl sends a bearer token over nothing else.
 
-use std::net::IpAddr;
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use rcgen::CertifiedKey;
-use rustls::ServerConfig;
-use rustls::crypto::ring::default_provider;
-use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::{ServerConfig, crypto::ring::default_provider, pki_types::PrivatePkcs8KeyDer};
 use tokio_rustls::TlsAcceptor;
 
 /// Why no certificate could be made.

@@ -3,26 +3,27 @@
 //! There is no queue a watcher, hence nothing that a slow one could fill: when compaction overtakes it, it is told 410
 //! and lists again, as with a real server.
 
-use std::convert::Infallible;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use axum::body::Body;
-use axum::response::Response;
+use axum::{body::Body, response::Response};
 use bytes::Bytes;
 use futures::stream;
 use http::{HeaderValue, header};
-use tokio::sync::watch::Receiver;
-use tokio::task::yield_now;
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    sync::watch::Receiver,
+    task::yield_now,
+    time::{Instant, sleep_until},
+};
 
-use crate::api::{Api, Target};
-use crate::list::prefix;
-use crate::params::Params;
-use crate::refusal::Refusal;
-use crate::selector::Selector;
-use crate::store::{Change, Object, Range, ReadError};
-use crate::types::ResourceType;
+use crate::{
+    api::{Api, Target},
+    list::prefix,
+    params::Params,
+    refusal::Refusal,
+    selector::Selector,
+    store::{Change, Object, Range, ReadError},
+    types::ResourceType,
+};
 
 /// Changes and initial objects taken from the store at a time.
 const BATCH: usize = 256;

@@ -4,17 +4,19 @@
 
 use std::sync::{Arc, MutexGuard, PoisonError};
 
+use axum::response::Response;
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::api::{Api, Target};
-use crate::draft::{self, Part};
-use crate::refusal::{Refusal, json_response};
-use crate::store::{Expect, Found, Guard, Mode, Object, Write, WriteError};
-use crate::types::{CRD_TABLE, NAMESPACE_TABLE, ResourceType};
-use crate::validate::text;
-use axum::response::Response;
+use crate::{
+    api::{Api, Target},
+    draft::{self, Part},
+    refusal::{Refusal, json_response},
+    store::{Expect, Found, Guard, Mode, Object, Write, WriteError},
+    types::{CRD_TABLE, NAMESPACE_TABLE, ResourceType},
+    validate::text,
+};
 
 /// How often a write is computed again because another one came first.
 const ATTEMPTS: usize = 64;

@@ -2,17 +2,21 @@
 //!
 //! Apart from the store because it knows the backends by name, their options and how their errors are nested.
 
-use std::collections::HashMap;
-use std::error::Error as StdError;
-use std::path::{Path as FilePath, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::{
+    collections::HashMap,
+    error::Error as StdError,
+    path::{Path as FilePath, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
-use object_store::aws::AmazonS3Builder;
-use object_store::client::{HttpError, HttpErrorKind};
-use object_store::local::LocalFileSystem;
-use object_store::path::Path;
-use object_store::{ClientOptions, ObjectStore, RetryConfig};
+use object_store::{
+    ClientOptions, ObjectStore, RetryConfig,
+    aws::AmazonS3Builder,
+    client::{HttpError, HttpErrorKind},
+    local::LocalFileSystem,
+    path::Path,
+};
 use url::Url;
 
 use crate::Error;

@@ -5,8 +5,7 @@
 //! ```
 //! Blobs, pack headers and whole files are all sealed this one way, each with a fresh random nonce.
 
-use aes256ctr_poly1305aes::aead::AeadInPlace;
-use aes256ctr_poly1305aes::{Aes256CtrPoly1305Aes, Key, Nonce, Tag};
+use aes256ctr_poly1305aes::{Aes256CtrPoly1305Aes, Key, Nonce, Tag, aead::AeadInPlace};
 
 use crate::Error;
 

@@ -9,8 +9,7 @@
 
 use zstd::bulk;
 
-use crate::Error;
-use crate::crypto::Cipher;
+use crate::{Error, crypto::Cipher};
 
 /// Level 3 took half of a capture's processor time for 9 % fewer bytes, and a capture races the server's compaction.
 const LEVEL: i32 = 1;

@@ -6,9 +6,7 @@
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 
-use crate::crypto::Cipher;
-use crate::store::Store;
-use crate::{Error, Id, encoding};
+use crate::{Error, Id, crypto::Cipher, encoding, store::Store};
 
 /// Files read at the same time.
 const CONCURRENT: usize = 8;

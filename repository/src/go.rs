@@ -3,10 +3,12 @@
 //! Two rules: names inside trees go through `strconv.Quote`, and `encoding/json` escapes three characters of HTML and
 //! two line separators that other encoders leave alone.
 
-use std::ffi::{OsStr, OsString};
-use std::fmt::Write as _;
-use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::{
+    ffi::{OsStr, OsString},
+    fmt::Write as _,
+    io,
+    os::unix::ffi::{OsStrExt, OsStringExt},
+};
 
 use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter};

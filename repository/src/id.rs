@@ -2,8 +2,7 @@
 //!
 //! One type serves blobs, trees, packs and all other files, because restic's format has one rule for all of them.
 
-use std::fmt;
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};

@@ -7,8 +7,10 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::pack::{BlobKind, PackedBlob};
-use crate::{Error, Id};
+use crate::{
+    Error, Id,
+    pack::{BlobKind, PackedBlob},
+};
 
 /// A blob's place in the repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

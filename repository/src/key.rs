@@ -8,9 +8,11 @@ use jiff::Timestamp;
 use scrypt::Params;
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
-use crate::crypto::{Cipher, KEY_LENGTH};
-use crate::process::Process;
+use crate::{
+    Error,
+    crypto::{Cipher, KEY_LENGTH},
+    process::Process,
+};
 
 /// A password; it never shows in debug output.
 #[derive(Clone)]

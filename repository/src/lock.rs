@@ -14,19 +14,22 @@
 //! # Caveats
 //! A process that is killed leaves its lock. It counts as stale after 30 minutes, or at once on the same host.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Mutex, oneshot};
-use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::{
+    sync::{Mutex, oneshot},
+    task::JoinHandle,
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
-use crate::files::{Files, Folder};
-use crate::process::{self, Process};
-use crate::{Error, Id};
+use crate::{
+    Error, Id,
+    files::{Files, Folder},
+    process::{self, Process},
+};
 
 const SETTLE: Duration = Duration::from_millis(200);
 const REFRESH: Duration = Duration::from_secs(5 * 60);
@@ -260,8 +263,10 @@ async fn remove(files: &Files, id: &Id) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::{Cipher, KEY_LENGTH};
-    use crate::store::Store;
+    use crate::{
+        crypto::{Cipher, KEY_LENGTH},
+        store::Store,
+    };
 
     fn files() -> Files {
         Files { store: Store::memory(), cipher: Cipher::new(&[1; KEY_LENGTH]) }

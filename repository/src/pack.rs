@@ -9,9 +9,11 @@
 //! The header lies at the end so that blobs stream out before their number is known. It is read back before a pack
 //! leaves memory: a pack whose header is wrong is found now, not at the restore.
 
-use crate::crypto::{self, Cipher};
-use crate::encoding;
-use crate::{Error, Id};
+use crate::{
+    Error, Id,
+    crypto::{self, Cipher},
+    encoding,
+};
 
 /// A pack is closed once it has this many bytes, as restic's are.
 pub(crate) const TARGET_SIZE: usize = 16 << 20;

@@ -4,9 +4,11 @@
 
 use std::sync::OnceLock;
 
-use nix::errno::Errno;
-use nix::sys::signal::kill;
-use nix::unistd::{Pid, User, getgid, gethostname, getuid};
+use nix::{
+    errno::Errno,
+    sys::signal::kill,
+    unistd::{Pid, User, getgid, gethostname, getuid},
+};
 
 /// This process as others see it in a lock.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,15 +6,19 @@
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
-use futures::stream::{self, BoxStream};
-use futures::{StreamExt, TryStreamExt};
+use futures::{
+    StreamExt, TryStreamExt,
+    stream::{self, BoxStream},
+};
 
-use crate::files::Files;
-use crate::index::{Index, Location};
-use crate::pack::{self, BlobKind};
-use crate::tree::{Node, NodeKind, Tree};
-use crate::upload::pack_path;
-use crate::{Error, Id};
+use crate::{
+    Error, Id,
+    files::Files,
+    index::{Index, Location},
+    pack::{self, BlobKind},
+    tree::{Node, NodeKind, Tree},
+    upload::pack_path,
+};
 
 /// The most that one request reads, and that it may expand to.
 const REQUEST: u64 = 4 << 20;

@@ -3,20 +3,22 @@
 //! An opened repository is a store and a key; what may be done with it is split by purpose: a writer holds a lock, a
 //! reader holds an index, and neither can do the other's work.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::crypto::Cipher;
-use crate::files::{Files, Folder};
-use crate::index::Index;
-use crate::key::{self, Unlocked};
-use crate::lock::{Lock, LockKind};
-use crate::reader::Reader;
-use crate::snapshot::{Snapshot, SnapshotFile};
-use crate::writer::Writer;
-use crate::{Error, Id, Kdf, Password, Store, polynomial};
+use crate::{
+    Error, Id, Kdf, Password, Store,
+    crypto::Cipher,
+    files::{Files, Folder},
+    index::Index,
+    key::{self, Unlocked},
+    lock::{Lock, LockKind},
+    polynomial,
+    reader::Reader,
+    snapshot::{Snapshot, SnapshotFile},
+    writer::Writer,
+};
 
 const VERSION: u32 = 2;
 const CONFIG: &str = "config";

@@ -17,10 +17,7 @@ use std::collections::VecDeque;
 use sha2::{Digest, Sha256};
 use tokio::task::JoinHandle;
 
-use crate::pack::BlobKind;
-use crate::tree::FileContent;
-use crate::writer::Writer;
-use crate::{Error, Id};
+use crate::{Error, Id, pack::BlobKind, tree::FileContent, writer::Writer};
 
 /// Objects of this size always end their blob; smaller ones with the probability that they have a share of it.
 const AVERAGE: usize = 1 << 16;

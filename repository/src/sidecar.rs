@@ -3,8 +3,10 @@
 //! Evidence about a snapshot comes after it and must not change it, so it cannot be inside. The files are sealed like
 //! all others, and each carries its own path inside: one moved to another name is refused.
 
-use crate::encoding::{self, MAX_FILE};
-use crate::{Error, Repository};
+use crate::{
+    Error, Repository,
+    encoding::{self, MAX_FILE},
+};
 
 const FOLDER: &str = "stillpoint";
 /// Ends the path inside a sidecar; no path holds one.

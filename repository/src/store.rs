@@ -3,18 +3,16 @@
 //! Everything in which stores differ is met here and nowhere else: addresses, the words for an absent bucket or a
 //! refused right, deletes of what is not there, create-only writes, and folders, which only a file system has.
 
-use std::fmt;
-use std::ops::Range;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{fmt, ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
-use object_store::path::Path;
-use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
+use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, PutOptions, path::Path};
 
-use crate::Error;
-use crate::address::{self, Address};
+use crate::{
+    Error,
+    address::{self, Address},
+};
 
 /// The longest that one operation may take, retries included.
 const DEADLINE: Duration = Duration::from_secs(300);

@@ -3,8 +3,10 @@
 //! A tree's id is the hash of its JSON, so field order, omitted fields and escapes are part of the format. A tree in
 //! hand is always sorted and free of duplicate and unsafe names: nothing later has to ask.
 
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
+use std::{
+    ffi::{OsStr, OsString},
+    os::unix::ffi::OsStrExt,
+};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};

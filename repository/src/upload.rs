@@ -4,15 +4,19 @@
 
 use std::sync::Weak;
 
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::{JoinError, JoinSet};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::{JoinError, JoinSet},
+};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::index::NewPacks;
-use crate::pack::{Pack, PackedBlob};
-use crate::store::Store;
-use crate::writer::Stock;
-use crate::{Error, Id};
+use crate::{
+    Error, Id,
+    index::NewPacks,
+    pack::{Pack, PackedBlob},
+    store::Store,
+    writer::Stock,
+};
 
 /// Packs on their way at the same time.
 const CONCURRENT: usize = 3;

@@ -9,23 +9,29 @@
 //! The snapshot is written after every pack and index it needs, and only while the lock holds. The first failed write
 //! ends the writer. A writer that is dropped leaves no snapshot; a prune removes the packs it left.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use bytes::Bytes;
-use tokio::sync::{Semaphore, mpsc};
-use tokio::task::JoinHandle;
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinHandle,
+};
 
-use crate::crypto::Cipher;
-use crate::files::{Files, Folder};
-use crate::index::{Index, NewPacks};
-use crate::lock::Lock;
-use crate::pack::{BlobKind, PackBuilder, SealedBlob};
-use crate::segment::{FileWriter, PIECE};
-use crate::snapshot::{SnapshotFile, SnapshotMeta};
-use crate::tree::{FileContent, NodeKind, Tree};
-use crate::upload::{Order, Uploader};
-use crate::{Error, Id};
+use crate::{
+    Error, Id,
+    crypto::Cipher,
+    files::{Files, Folder},
+    index::{Index, NewPacks},
+    lock::Lock,
+    pack::{BlobKind, PackBuilder, SealedBlob},
+    segment::{FileWriter, PIECE},
+    snapshot::{SnapshotFile, SnapshotMeta},
+    tree::{FileContent, NodeKind, Tree},
+    upload::{Order, Uploader},
+};
 
 /// What a writer has stored so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -8,9 +8,7 @@ use std::sync::Arc;
 
 use common::{init, joined, lines, meta, object, objects, open, root};
 use futures::TryStreamExt;
-use object_store::memory::InMemory;
-use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload, memory::InMemory, path::Path};
 use stillpoint_repository::{Error, FileContent, Id, Node, Password, Reader, Repository, Store, Tree};
 
 async fn committed(repository: &Repository, objects: Vec<(String, Vec<u8>)>) -> (Id, FileContent) {

@@ -9,12 +9,12 @@ mod common;
 
 use std::sync::Arc;
 
-use common::faulty::{Fault, Faulty};
-use common::{init, joined, lines, meta, objects, open, password, root};
+use common::{
+    faulty::{Fault, Faulty},
+    init, joined, lines, meta, objects, open, password, root,
+};
 use futures::TryStreamExt;
-use object_store::memory::InMemory;
-use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload, memory::InMemory, path::Path};
 use stillpoint_repository::{Error, Id, Kdf, Repository, Snapshot, Store};
 
 const FAULTS: [Fault; 4] = [Fault::Refuse, Fault::LoseAnswer, Fault::Hang, Fault::Die];

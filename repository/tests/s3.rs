@@ -4,8 +4,10 @@
 
 mod common;
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+};
 
 use common::{init, joined, lines, meta, objects, open, root};
 use futures::TryStreamExt;

@@ -8,16 +8,14 @@
 
 mod supervised;
 
+use std::{io, os::unix::process::CommandExt, process::Command};
+
+use nix::{
+    errno::Errno,
+    sys::{prctl, signal::Signal},
+    unistd,
+};
 pub use supervised::Supervised;
-
-use std::io;
-use std::os::unix::process::CommandExt;
-use std::process::Command;
-
-use nix::errno::Errno;
-use nix::sys::prctl;
-use nix::sys::signal::Signal;
-use nix::unistd;
 
 /// Makes the child of `command` lead a session and process group of its own and be killed
 /// (SIGKILL) when its parent dies, whatever the parent dies of.

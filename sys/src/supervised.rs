@@ -5,17 +5,25 @@
 //! safe: only this thread reaps, and it does so under the lock that every signal is sent under,
 //! so a signal never reaches a stranger who was given the dead child's pid.
 
-use std::io;
-use std::process::{Child, Command, ExitStatus};
-use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
-use std::time::Duration;
+use std::{
+    io,
+    process::{Child, Command, ExitStatus},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        mpsc::{SyncSender, sync_channel},
+    },
+    thread,
+    time::Duration,
+};
 
-use nix::errno::Errno;
-use nix::sys::signal::{Signal, killpg};
-use nix::sys::wait::{Id, WaitPidFlag, waitid};
-use nix::unistd::Pid;
+use nix::{
+    errno::Errno,
+    sys::{
+        signal::{Signal, killpg},
+        wait::{Id, WaitPidFlag, waitid},
+    },
+    unistd::Pid,
+};
 
 use crate::die_with_parent;
 
@@ -178,10 +186,12 @@ fn reap(group: Pid, child: &mut Child) -> io::Result<ExitStatus> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead, BufReader, Read};
-    use std::os::unix::process::ExitStatusExt;
-    use std::process::Stdio;
-    use std::time::Instant;
+    use std::{
+        io::{BufRead, BufReader, Read},
+        os::unix::process::ExitStatusExt,
+        process::Stdio,
+        time::Instant,
+    };
 
     use super::*;
 

@@ -3,11 +3,13 @@
 //! Objects are plain JSON and types are paths: the tests speak to a server as any client would, without the code that
 //! is tested.
 
-use std::fs::File;
-use std::panic::{AssertUnwindSafe, resume_unwind};
-use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{
+    fs::File,
+    panic::{AssertUnwindSafe, resume_unwind},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::{FutureExt, StreamExt, stream};
 use http::{Method, Request};

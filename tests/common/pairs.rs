@@ -11,8 +11,10 @@ use stillpoint_repository::Repository;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::backups;
-use super::cluster::{ask, config_maps, create, create_config_maps, eventually, get, patch};
+use super::{
+    backups,
+    cluster::{ask, config_maps, create, create_config_maps, eventually, get, patch},
+};
 
 /// X and Y: objects of different types whose annotation carries a number.
 #[derive(Debug, Clone)]

@@ -4,14 +4,17 @@
 
 use std::sync::{Arc, Mutex};
 
-use axum::Router;
-use axum::body::{Body, Bytes};
-use axum::extract::{Request, State};
-use axum::response::Response;
-use futures::future::BoxFuture;
-use futures::stream;
-use http::header::{ACCEPT, CONTENT_TYPE};
-use http::request::Parts;
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::{Request, State},
+    response::Response,
+};
+use futures::{future::BoxFuture, stream};
+use http::{
+    header::{ACCEPT, CONTENT_TYPE},
+    request::Parts,
+};
 use http_body_util::BodyExt;
 use kube::{Client, Config};
 use serde_json::{Value, json};

@@ -1,11 +1,13 @@
 //! The program as a user runs it: a home of its own, a scratch cluster as a process, exit codes and sentences.
 
-use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
 
 use assert_cmd::assert::Assert;
 use kube::config::Kubeconfig;

@@ -8,15 +8,16 @@ mod history;
 mod object;
 mod table;
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-
-use tokio::sync::watch;
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
 
 pub(crate) use history::FutureRevision;
 pub(crate) use object::{Object, TypeMeta};
 use table::Table;
 pub(crate) use table::{Change, Found};
+use tokio::sync::watch;
 
 /// What bounds the store's memory.
 #[derive(Clone, Copy, Debug)]

@@ -2,9 +2,11 @@
 //!
 //! Log and versions share the same objects and live equally long, so one bound covers both.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::ops::Bound;
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Bound,
+    sync::Arc,
+};
 
 use super::{Object, Range};
 

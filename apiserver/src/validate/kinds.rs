@@ -2,13 +2,11 @@
 //!
 //! Each is a real server's rule. They are few on purpose: complete schemas belong to another layer.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value};
 
 use super::{items, text};
-use crate::refusal::Cause;
-use crate::types::ResourceType;
+use crate::{refusal::Cause, types::ResourceType};
 
 /// All values of a ConfigMap or Secret together, in bytes.
 const MAX_DATA: usize = 1 << 20;

@@ -5,10 +5,14 @@
 
 use serde_json::{Map, Value};
 
-use super::names::{check_label_value, check_name, check_qualified};
-use super::text;
-use crate::refusal::{Cause, Refusal};
-use crate::types::ResourceType;
+use super::{
+    names::{check_label_value, check_name, check_qualified},
+    text,
+};
+use crate::{
+    refusal::{Cause, Refusal},
+    types::ResourceType,
+};
 
 /// All annotations of an object together, in bytes.
 const MAX_ANNOTATIONS: usize = 256 << 10;

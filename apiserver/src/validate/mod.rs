@@ -7,11 +7,10 @@ mod kinds;
 mod metadata;
 mod names;
 
-use serde_json::Value;
-
 pub(crate) use kinds::{check_kind, check_kind_update};
 pub(crate) use metadata::{check_metadata, check_shape};
 pub(crate) use names::{MAX_GENERATED_BASE, is_label, is_subdomain};
+use serde_json::Value;
 
 /// The text at `pointer`; empty if absent or no text.
 pub(crate) fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {

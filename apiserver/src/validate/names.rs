@@ -2,8 +2,7 @@
 //!
 //! Written as character checks: the patterns are short, and the messages are what tools print.
 
-use crate::refusal::Cause;
-use crate::types::NameRule;
+use crate::{refusal::Cause, types::NameRule};
 
 /// The longest generateName prefix that is kept: a name of 63 less the random suffix.
 pub(crate) const MAX_GENERATED_BASE: usize = 58;

@@ -1,10 +1,12 @@
 //! The life of a CustomResourceDefinition and of the objects that it brings.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, PostParams};
-use kube::core::GroupVersionKind;
-use kube::discovery::Discovery;
-use kube::runtime::wait::conditions;
+use kube::{
+    api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, PostParams},
+    core::GroupVersionKind,
+    discovery::Discovery,
+    runtime::wait::conditions,
+};
 use serde_json::{Value, json};
 
 use super::{Cluster, eventually, object, status};

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
-use kube::discovery::{Discovery, Scope, verbs};
-use kube::{Resource, ResourceExt};
+use kube::{
+    Resource, ResourceExt,
+    discovery::{Discovery, Scope, verbs},
+};
 
 use super::Cluster;
 

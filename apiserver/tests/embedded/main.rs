@@ -15,10 +15,12 @@ mod watches;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
-use kube::api::{Api, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::core::Status;
-use kube::{Client, Config};
+use kube::{
+    Client, Config,
+    api::{Api, PostParams},
+    config::{KubeConfigOptions, Kubeconfig},
+    core::Status,
+};
 use serde_json::{Value, json};
 use stillpoint_apiserver::Server;
 

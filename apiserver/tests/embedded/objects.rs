@@ -3,8 +3,10 @@
 use std::time::{Duration, Instant};
 
 use futures::stream::{self, StreamExt};
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{ConfigMap, Pod, Secret},
+};
 use kube::api::{Api, DeleteParams, ListParams, PostParams, Preconditions};
 use serde_json::{Value, json};
 

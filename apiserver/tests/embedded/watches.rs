@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::{DeleteParams, PostParams, WatchEvent, WatchParams};
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::{
+    api::{DeleteParams, PostParams, WatchEvent, WatchParams},
+    runtime::watcher::{self, Event, watcher},
+};
 use serde_json::json;
 use tokio::time::timeout;
 

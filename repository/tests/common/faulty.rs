@@ -2,18 +2,22 @@
 //!
 //! Memory below, so what a fault leaves behind can be looked at through a store without faults.
 
-use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use async_trait::async_trait;
-use futures::stream::{self, BoxStream};
-use futures::{StreamExt, TryStreamExt};
-use object_store::memory::InMemory;
-use object_store::path::Path;
+use futures::{
+    StreamExt, TryStreamExt,
+    stream::{self, BoxStream},
+};
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, memory::InMemory, path::Path,
 };
 
 /// What happens at the operation of the chosen number.

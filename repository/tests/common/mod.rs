@@ -6,9 +6,11 @@
 
 pub(crate) mod faulty;
 
-use std::ffi::OsStr;
-use std::path::Path;
-use std::process::{Command, Output};
+use std::{
+    ffi::OsStr,
+    path::Path,
+    process::{Command, Output},
+};
 
 use jiff::Timestamp;
 use stillpoint_repository::{FileContent, Id, Kdf, Node, Password, Repository, SnapshotMeta, Store, Tree, Writer};

@@ -9,11 +9,7 @@
 //! let Some(restic) = require::program("restic") else { return };
 //! ```
 
-use std::env;
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::path::PathBuf;
-use std::thread;
+use std::{env, fs::OpenOptions, io::Write, path::PathBuf, thread};
 
 /// The program called `name` in a folder of `PATH`; `None` when the test is to be skipped.
 ///

@@ -20,6 +20,8 @@ mod prerequisites;
 
 use std::collections::HashMap;
 
+pub(crate) use prerequisites::Absent;
+use prerequisites::Prerequisites;
 use serde_json::Value;
 use stillpoint_api::{
     Check, CheckKind, ClusterResources, ExclusionRule, GroupResource, Manifest, ObjectRef, ResourceType, TypeRecord,
@@ -34,8 +36,6 @@ use crate::{
     findings::{Findings, counted},
     held::Held,
 };
-pub(crate) use prerequisites::Absent;
-use prerequisites::Prerequisites;
 
 /// Looks up the references of one object after the other.
 #[derive(Debug)]

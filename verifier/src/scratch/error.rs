@@ -2,10 +2,12 @@
 //!
 //! One enum for all kinds: a caller shows the sentence, nobody chooses by variant.
 
-use std::io;
-use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
-use std::time::Duration;
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::ExitStatus,
+    time::Duration,
+};
 
 /// Why a scratch cluster did not start or stop.
 #[derive(Debug, thiserror::Error)]

@@ -10,7 +10,6 @@ mod error;
 pub use control_plane::{ControlPlane, Programs};
 pub use embedded::Embedded;
 pub use error::Error;
-
 use kube::Client;
 use stillpoint_api::ScratchKind;
 

@@ -4,9 +4,7 @@
 
 use std::path::Path;
 
-use super::pki::Pki;
-use super::programs::Version;
-use super::server::Arguments;
+use super::{pki::Pki, programs::Version, server::Arguments};
 
 /// Loopback ports that were free when they were chosen.
 #[derive(Debug, Clone, Copy)]

@@ -4,10 +4,12 @@
 //! when the owner dies, whatever of, so a directory whose lock is free is a leftover; a process id
 //! in its name could not say that, for it means nothing in another container sharing `/tmp`.
 
-use std::fs::{self, File, Permissions};
-use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::{
+    fs::{self, File, Permissions},
+    io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
 
 use tempfile::TempDir;
 

@@ -10,27 +10,28 @@ mod pki;
 mod programs;
 mod server;
 
-pub use programs::Programs;
+use std::{
+    fmt, fs, io,
+    net::{Ipv4Addr, TcpListener},
+    path::Path,
+    time::Duration,
+};
 
-use std::fmt;
-use std::fs;
-use std::io;
-use std::net::{Ipv4Addr, TcpListener};
-use std::path::Path;
-use std::time::Duration;
-
-use http::Request;
-use kube::Client;
-use tokio::net::TcpStream;
-use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep, timeout_at};
-
-use super::{Error, client_for};
 use commands::Ports;
 use directory::Directory;
+use http::Request;
+use kube::Client;
 use pki::Pki;
+pub use programs::Programs;
 use programs::Version;
 use server::Server;
+use tokio::{
+    net::TcpStream,
+    task::spawn_blocking,
+    time::{Instant, sleep, timeout_at},
+};
+
+use super::{Error, client_for};
 
 /// How long all servers together may take until the cluster serves.
 const START_DEADLINE: Duration = Duration::from_secs(60);

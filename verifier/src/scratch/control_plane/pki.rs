@@ -3,18 +3,15 @@
 //! etcd has an authority of its own: whoever may speak to the API server must not read its store
 //! behind its back.
 
-use std::fs;
-use std::path::PathBuf;
+use std::{fs, path::PathBuf};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::{Engine, engine::general_purpose::STANDARD};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair, KeyUsagePurpose,
 };
 
-use super::super::Error;
-use super::directory::Directory;
+use super::{super::Error, directory::Directory};
 
 const LOOPBACK: &str = "127.0.0.1";
 

@@ -3,15 +3,16 @@
 //! The controller manager is looked for beside the API server only: of another version it may not
 //! understand that server.
 
-use std::env;
-use std::ffi::OsString;
-use std::fmt;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::Duration;
+use std::{
+    env,
+    ffi::OsString,
+    fmt,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 
-use tokio::process::Command;
-use tokio::time::timeout;
+use tokio::{process::Command, time::timeout};
 
 use super::super::Error;
 

@@ -2,17 +2,18 @@
 //!
 //! A server that ends by itself is told with its last words: its log goes with the directory.
 
-use std::ffi::OsString;
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::{
+    ffi::OsString,
+    fs::File,
+    io::{self, Read, Seek, SeekFrom},
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus, Stdio},
+    time::Duration,
+};
 
 use stillpoint_sys::Supervised;
 
-use super::super::Error;
-use super::directory::Directory;
+use super::{super::Error, directory::Directory};
 
 /// How long a server may take to end in order; nothing of it is kept, so it is killed soon.
 const STOP_GRACE: Duration = Duration::from_secs(2);
