@@ -9,7 +9,7 @@ mod common;
 
 use std::{
     collections::BTreeMap,
-    fmt, fs,
+    fs,
     os::unix::process::ExitStatusExt,
     path::{Path as FilePath, PathBuf},
     process::ExitStatus,
@@ -19,13 +19,12 @@ use std::{
     },
 };
 
-use async_trait::async_trait;
 use common::{
     backups::{self, PASSWORD, back_up_strictly, find, namespaces},
     cluster::{client, config, config_maps, create_config_maps, create_namespace, embedded, noise, patch, secrets},
 };
 use futures::{
-    StreamExt, TryStreamExt,
+    StreamExt,
     stream::{self, BoxStream},
 };
 use kube::config::Kubeconfig;
@@ -33,14 +32,14 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult, Result, local::LocalFileSystem, path::Path,
-};
+use object_store::{ObjectMeta, Result, local::LocalFileSystem, path::Path};
 use serde_json::{Value, json};
 use stillpoint_api::ObjectRef;
 use stillpoint_repository::{Password, Repository, Store};
-use stillpoint_test_support::require;
+use stillpoint_test_support::{
+    require,
+    store::{Behind, Between},
+};
 use tokio::process::Command;
 
 /// Processes that are killed at the same time: most of their time they wait.
@@ -58,19 +57,12 @@ impl Moment {
     const ALL: [Self; 3] = [Self::Before, Self::During, Self::After];
 }
 
-/// A folder whose user is killed at an operation.
+/// Kills its process at an operation.
 #[derive(Debug, Clone)]
 struct Deadly {
-    below: Arc<LocalFileSystem>,
     done: Arc<AtomicUsize>,
     at: usize,
     moment: Moment,
-}
-
-impl fmt::Display for Deadly {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "dies {:?} operation {}", self.moment, self.at)
-    }
 }
 
 fn die() -> ! {
@@ -86,8 +78,10 @@ impl Deadly {
         let number = self.done.fetch_add(1, Ordering::SeqCst);
         (number == self.at).then_some(self.moment)
     }
+}
 
-    async fn through<T>(&self, operation: impl Future<Output = Result<T>>) -> Result<T> {
+impl Between for Deadly {
+    async fn through<T: Send>(&self, operation: impl Future<Output = Result<T>> + Send) -> Result<T> {
         match self.fate() {
             None => operation.await,
             Some(Moment::Before) => die(),
@@ -102,48 +96,12 @@ impl Deadly {
             }
         }
     }
-}
 
-#[async_trait]
-impl ObjectStore for Deadly {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
-        self.through(self.below.put_opts(location, payload, opts)).await
-    }
-
-    async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        self.through(self.below.put_multipart_opts(location, opts)).await
-    }
-
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.through(self.below.get_opts(location, options)).await
-    }
-
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        let this = self.clone();
-        let delete = move |location: Path| {
-            let this = this.clone();
-            async move {
-                let one = stream::iter([Ok(location.clone())]).boxed();
-                let mut deleted = this.below.delete_stream(one);
-                this.through(async { deleted.try_next().await.map(|_| location) }).await
-            }
-        };
-        locations.and_then(delete).boxed()
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+    fn list(&self, list: BoxStream<'static, Result<ObjectMeta>>) -> BoxStream<'static, Result<ObjectMeta>> {
         match self.fate() {
-            None => self.below.list(prefix),
+            None => list,
             Some(_) => die(),
         }
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.through(self.below.list_with_delimiter(prefix)).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.through(self.below.copy_opts(from, to, options)).await
     }
 }
 
@@ -164,8 +122,8 @@ async fn takes_a_backup_and_dies_at_an_operation() {
     };
     let moment = *Moment::ALL.iter().find(|known| format!("{known:?}") == moment).unwrap();
     let below = Arc::new(LocalFileSystem::new_with_prefix(folder).unwrap().with_fsync(true));
-    let deadly = Deadly { below, done: Arc::default(), at: at.parse().unwrap(), moment };
-    let store = Store::new(Arc::new(deadly), Path::default(), "deadly");
+    let deadly = Deadly { done: Arc::default(), at: at.parse().unwrap(), moment };
+    let store = Store::new(Arc::new(Behind::new(below, deadly)), Path::default(), "deadly");
     let client = client(config(Kubeconfig::read_from(kubeconfig).unwrap()).await);
     let repository = Repository::open(store, &Password::new(PASSWORD)).await.unwrap();
     back_up_strictly(&client, &repository, "second", namespaces(&["proof"])).await.unwrap();

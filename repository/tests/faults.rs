@@ -70,8 +70,8 @@ async fn a_backup_is_complete_or_absent_whatever_fails_and_the_next_one_works() 
     for fault in FAULTS {
         for at in 0.. {
             let below = copy(&base).await;
-            let faulty = Faulty::new(below.clone(), at, fault);
-            let result = backup(&store(Arc::new(faulty.clone())), 400).await;
+            let faulty = Faulty::new(at, fault);
+            let result = backup(&store(faulty.before(&below)), 400).await;
             if !faulty.has_struck() {
                 result.unwrap();
                 assert!(at > 15, "{at} operations are too few to be all");
@@ -95,7 +95,7 @@ async fn a_store_that_never_answers_is_reported_within_20_seconds() {
     let below = Arc::new(InMemory::new());
     init(&store(below.clone())).await;
     let started = tokio::time::Instant::now();
-    let hanging = store(Arc::new(Faulty::new(below, 0, Fault::Hang)));
+    let hanging = store(Faulty::new(0, Fault::Hang).before(&below));
     let error = Repository::open(hanging, &password()).await.unwrap_err();
     assert!(matches!(error, Error::Unreachable { .. }), "{error:?}");
     assert!(started.elapsed() <= std::time::Duration::from_secs(20));
@@ -106,8 +106,8 @@ async fn an_interrupted_init_can_be_run_again_and_leaves_one_key() {
     for fault in FAULTS {
         for at in 0.. {
             let below = Arc::new(InMemory::new());
-            let faulty = Faulty::new(below.clone(), at, fault);
-            let first = Repository::init(store(Arc::new(faulty.clone())), &password(), Kdf::fast_for_tests()).await;
+            let faulty = Faulty::new(at, fault);
+            let first = Repository::init(store(faulty.before(&below)), &password(), Kdf::fast_for_tests()).await;
             if !faulty.has_struck() {
                 first.unwrap();
                 assert!(at > 3);
@@ -138,8 +138,8 @@ async fn a_forget_removes_its_snapshot_or_nothing_whatever_fails() {
     for fault in FAULTS {
         for at in 0.. {
             let below = copy(&base).await;
-            let faulty = Faulty::new(below.clone(), at, fault);
-            let result = match Repository::open(store(Arc::new(faulty.clone())), &password()).await {
+            let faulty = Faulty::new(at, fault);
+            let result = match Repository::open(store(faulty.before(&below)), &password()).await {
                 Ok(repository) => repository.forget(&doomed).await,
                 Err(error) => Err(error),
             };
@@ -157,8 +157,8 @@ async fn a_forget_removes_its_snapshot_or_nothing_whatever_fails() {
 async fn a_pack_that_cannot_be_stored_ends_the_writer_long_before_the_commit() {
     let below = Arc::new(InMemory::new());
     init(&store(below.clone())).await;
-    let faulty = Faulty::new(below.clone(), usize::MAX, Fault::Refuse);
-    let repository = open(&store(Arc::new(faulty.clone()))).await;
+    let faulty = Faulty::new(usize::MAX, Fault::Refuse);
+    let repository = open(&store(faulty.before(&below))).await;
     let writer = repository.writer().await.unwrap();
     faulty.strike_next();
     let mut file = writer.file_writer();

@@ -2,23 +2,17 @@
 //!
 //! Memory below, so what a fault leaves behind can be looked at through a store without faults.
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
-use async_trait::async_trait;
 use futures::{
-    StreamExt, TryStreamExt,
+    StreamExt,
     stream::{self, BoxStream},
 };
-use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, memory::InMemory, path::Path,
-};
+use object_store::{Error, ObjectMeta, Result, memory::InMemory};
+use stillpoint_test_support::store::{Behind, Between};
 
 /// What happens at the operation of the chosen number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,18 +27,12 @@ pub(crate) enum Fault {
     Die,
 }
 
+/// A fault, and how many operations there were; clones count together.
 #[derive(Debug, Clone)]
 pub(crate) struct Faulty {
-    below: Arc<InMemory>,
     done: Arc<AtomicUsize>,
     at: Arc<AtomicUsize>,
     fault: Fault,
-}
-
-impl fmt::Display for Faulty {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} at {:?}", self.fault, self.at)
-    }
 }
 
 fn injected() -> Error {
@@ -52,8 +40,13 @@ fn injected() -> Error {
 }
 
 impl Faulty {
-    pub(crate) fn new(below: Arc<InMemory>, at: usize, fault: Fault) -> Self {
-        Self { below, done: Arc::default(), at: Arc::new(at.into()), fault }
+    pub(crate) fn new(at: usize, fault: Fault) -> Self {
+        Self { done: Arc::default(), at: Arc::new(at.into()), fault }
+    }
+
+    /// The store with this fault before it.
+    pub(crate) fn before(&self, below: &Arc<InMemory>) -> Arc<Behind<InMemory, Self>> {
+        Arc::new(Behind::new(below.clone(), self.clone()))
     }
 
     /// Whether the operation of the chosen number was reached.
@@ -72,8 +65,10 @@ impl Faulty {
         let at = self.at.load(Ordering::SeqCst);
         (number == at || (number > at && self.fault == Fault::Die)).then_some(self.fault)
     }
+}
 
-    async fn through<T>(&self, operation: impl Future<Output = Result<T>>) -> Result<T> {
+impl Between for Faulty {
+    async fn through<T: Send>(&self, operation: impl Future<Output = Result<T>> + Send) -> Result<T> {
         match self.strike() {
             None => operation.await,
             Some(Fault::Hang) => std::future::pending().await,
@@ -81,48 +76,12 @@ impl Faulty {
             Some(Fault::Refuse | Fault::Die) => Err(injected()),
         }
     }
-}
 
-#[async_trait]
-impl ObjectStore for Faulty {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
-        self.through(self.below.put_opts(location, payload, opts)).await
-    }
-
-    async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        self.through(self.below.put_multipart_opts(location, opts)).await
-    }
-
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.through(self.below.get_opts(location, options)).await
-    }
-
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        let this = self.clone();
-        let delete = move |location: Path| {
-            let this = this.clone();
-            async move {
-                let one = stream::iter([Ok(location.clone())]).boxed();
-                let mut deleted = this.below.delete_stream(one);
-                this.through(async { deleted.try_next().await.map(|_| location) }).await
-            }
-        };
-        locations.and_then(delete).boxed()
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+    fn list(&self, list: BoxStream<'static, Result<ObjectMeta>>) -> BoxStream<'static, Result<ObjectMeta>> {
         match self.strike() {
-            None => self.below.list(prefix),
+            None => list,
             Some(Fault::Hang) => stream::pending().boxed(),
             Some(_) => stream::iter([Err(injected())]).boxed(),
         }
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.through(self.below.list_with_delimiter(prefix)).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.through(self.below.copy_opts(from, to, options)).await
     }
 }

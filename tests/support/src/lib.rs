@@ -1,7 +1,7 @@
-//! What tests ask for the programs and servers that they need.
+//! What the tests of several crates share.
 //!
-//! A test that returns early looks like one that passed; asked for here, what was skipped is named
-//! by `./test` at its end, and where everything must run a missing thing fails the test.
+//! A crate of its own, because a file of tests can be used by one package only; nothing but tests depends on it.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod require;
+pub mod store;

@@ -1,5 +1,8 @@
 //! Things that a test cannot do without.
 //!
+//! A test that returns early looks like one that passed; asked for here, what was skipped is named
+//! by `./test` at its end, and where everything must run a missing thing fails the test.
+//!
 //! Where something is missing, `SKIPPED <test>: <reason>` goes to standard error and, for runners
 //! that hide what passing tests print, to the file named by `STILLPOINT_SKIP_LOG`. With
 //! `STILLPOINT_REQUIRE=all` the test fails instead.
