@@ -4,7 +4,7 @@
 
 use std::{
     fs,
-    io::Write,
+    io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::Duration,
@@ -41,24 +41,38 @@ pub(crate) struct Target {
 impl ClusterArgs {
     pub(crate) async fn connect(&self) -> anyhow::Result<Target> {
         let options = KubeConfigOptions { context: self.context.clone(), ..Default::default() };
-        let (config, name) = match &self.kubeconfig {
-            Some(path) => {
-                let file = Kubeconfig::read_from(path)
-                    .with_context(|| format!("cannot read the kubeconfig {}", path.display()))?;
-                from_file(file, &options).await?
-            }
-            None => match Kubeconfig::read() {
-                Ok(file) => from_file(file, &options).await?,
-                Err(_) if self.context.is_none() => (
-                    Config::incluster().context(
-                        "no cluster: there is no kubeconfig; give --kubeconfig or KUBECONFIG, or try: stillpoint demo",
-                    )?,
-                    "in-cluster".to_owned(),
-                ),
-                Err(error) => return Err(error).context("cannot read the kubeconfig"),
-            },
+        let (config, name) = match self.read()? {
+            Some(file) => from_file(file, &options).await?,
+            None => in_cluster()?,
         };
         Ok(Target { client: client(config)?, name })
+    }
+
+    /// The kubeconfig that is meant; none where nothing is named and nothing lies in the usual place.
+    fn read(&self) -> anyhow::Result<Option<Kubeconfig>> {
+        let read = match &self.kubeconfig {
+            Some(path) => Kubeconfig::read_from(path),
+            None => Kubeconfig::read(),
+        };
+        let named = self.kubeconfig.is_some() || self.context.is_some() || std::env::var_os("KUBECONFIG").is_some();
+        match read.map_err(anyhow::Error::new) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if !named && is_absence(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn is_absence(error: &anyhow::Error) -> bool {
+    error.root_cause().downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
+fn in_cluster() -> anyhow::Result<(Config, String)> {
+    match Config::incluster() {
+        Ok(config) => Ok((config, "in-cluster".to_owned())),
+        Err(_) => anyhow::bail!(
+            "no cluster: there is no kubeconfig, and this is no pod; give --kubeconfig or KUBECONFIG, or try the demo"
+        ),
     }
 }
 
