@@ -58,7 +58,11 @@ impl ClusterArgs {
         match read.map_err(anyhow::Error::new) {
             Ok(file) => Ok(Some(file)),
             Err(error) if !named && is_absence(&error) => Ok(None),
-            Err(error) => Err(error),
+            Err(error) => match &self.kubeconfig {
+                Some(path) => anyhow::bail!("cannot read the kubeconfig {}: {}", path.display(), error.root_cause()),
+                // names the file by itself
+                None => Err(error),
+            },
         }
     }
 }
@@ -71,7 +75,7 @@ fn in_cluster() -> anyhow::Result<(Config, String)> {
     match Config::incluster() {
         Ok(config) => Ok((config, "in-cluster".to_owned())),
         Err(_) => anyhow::bail!(
-            "no cluster: there is no kubeconfig, and this is no pod; give --kubeconfig or KUBECONFIG, or try the demo"
+            "no cluster: there is no kubeconfig, and this is no pod; give --kubeconfig or KUBECONFIG, or run: stillpoint demo"
         ),
     }
 }
