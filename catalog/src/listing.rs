@@ -29,8 +29,8 @@ pub struct Entry {
 /// # Errors
 /// The repository cannot be read.
 pub async fn list(repository: &Repository, trust: &Trust) -> Result<Vec<Entry>, Error> {
-    let mut snapshots = snapshots(repository).await?;
-    snapshots.sort_by_key(|(snapshot, _)| snapshot.time);
+    // the repository gives them in the order of their times
+    let snapshots = snapshots(repository).await?;
     if snapshots.is_empty() {
         return Ok(Vec::new());
     }
