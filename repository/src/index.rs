@@ -71,18 +71,20 @@ impl Index {
 
 /// A file in `index/`.
 #[derive(Serialize, Deserialize)]
-struct IndexFile {
-    packs: Vec<IndexedPack>,
+pub(crate) struct IndexFile {
+    pub(crate) packs: Vec<IndexedPack>,
 }
 
+/// What an index says of one pack.
 #[derive(Serialize, Deserialize)]
-struct IndexedPack {
-    id: Id,
-    blobs: Vec<IndexedBlob>,
+pub(crate) struct IndexedPack {
+    pub(crate) id: Id,
+    pub(crate) blobs: Vec<IndexedBlob>,
 }
 
+/// What an index says of one blob.
 #[derive(Serialize, Deserialize)]
-struct IndexedBlob {
+pub(crate) struct IndexedBlob {
     id: Id,
     #[serde(rename = "type")]
     kind: BlobKind,

@@ -94,5 +94,5 @@ pub use repository::Repository;
 pub use segment::FileWriter;
 pub use snapshot::{Snapshot, SnapshotMeta};
 pub use store::Store;
-pub use tree::{ExtendedAttribute, FileContent, Node, NodeKind, Tree};
+pub use tree::{ExtendedAttribute, FileContent, Node, NodeKind, Tree, go_mode, permissions};
 pub use writer::{Stats, Writer};

@@ -3,6 +3,8 @@
 //! A tree's id is the hash of its JSON, so field order, omitted fields and escapes are part of the format. A tree in
 //! hand is always sorted and free of duplicate and unsafe names: nothing later has to ask.
 
+mod mode;
+
 use std::{
     ffi::{OsStr, OsString},
     os::unix::ffi::OsStrExt,
@@ -11,6 +13,7 @@ use std::{
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use self::mode::{go_mode, permissions};
 use crate::{Error, Id, go};
 
 /// The directory bit of Go's `FileMode`.

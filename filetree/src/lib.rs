@@ -1,0 +1,4 @@
+//! Backs up directory trees of a host into a repository, and restores them.
+//!
+//! Apart from the repository, which knows no file system, so that everything that can surprise on one — files that
+//! change while they are read, names of any bytes, holes, hard links — is met in one place.
