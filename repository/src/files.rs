@@ -4,7 +4,10 @@
 //! run off the runtime's threads, since an index has megabytes.
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{
+    StreamExt, TryStreamExt,
+    stream::{self, BoxStream},
+};
 
 use crate::{Error, Id, crypto::Cipher, encoding, store::Store};
 
@@ -82,9 +85,9 @@ impl Files {
         Ok(entries.iter().filter_map(|entry| entry.name.parse().ok()).collect())
     }
 
-    /// Reads all files of a folder; one that was removed since it was listed is left out.
-    pub(crate) async fn read_all(&self, folder: Folder) -> Result<Vec<(Id, Vec<u8>)>, Error> {
-        let read = |id: Id| async move {
+    /// Reads all files of a folder, a few ahead; one that was removed since it was listed is left out.
+    pub(crate) async fn stream(&self, folder: Folder) -> Result<BoxStream<'_, Result<(Id, Vec<u8>), Error>>, Error> {
+        let read = move |id: Id| async move {
             match self.read(folder, &id).await {
                 Ok(content) => Ok(Some((id, content))),
                 Err(error) if error.is_missing() => Ok(None),
@@ -92,8 +95,12 @@ impl Files {
             }
         };
         let ids = self.list(folder).await?;
-        let found: Vec<_> = stream::iter(ids).map(read).buffered(CONCURRENT).try_collect().await?;
-        Ok(found.into_iter().flatten().collect())
+        Ok(stream::iter(ids).map(read).buffered(CONCURRENT).try_filter_map(async |found| Ok(found)).boxed())
+    }
+
+    /// Reads all files of a folder at once.
+    pub(crate) async fn read_all(&self, folder: Folder) -> Result<Vec<(Id, Vec<u8>)>, Error> {
+        self.stream(folder).await?.try_collect().await
     }
 
     /// Removes a file.

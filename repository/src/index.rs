@@ -1,10 +1,15 @@
 //! Knows in which pack each blob lies.
 //!
-//! The whole index is in memory: 64 KiB blobs make it a thousandth of the data, and every read and every
-//! deduplication asks it. A blob may lie in several packs; the others serve where the first is damaged.
+//! The whole index is in memory, because every read and every deduplication asks it, so its entries are small: 48 bytes
+//! a blob and about 10 of hash table, a million blobs in 58 MB. A blob may lie in several packs; the others serve where
+//! the first is damaged.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+};
 
+use hashbrown::HashTable;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -22,50 +27,119 @@ pub(crate) struct Location {
 /// All blobs that the index files list.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    first: HashMap<(BlobKind, Id), Location>,
-    others: HashMap<(BlobKind, Id), Vec<Location>>,
+    /// Packs by number, so that a blob need not carry 32 bytes of name.
+    packs: Vec<Id>,
+    numbers: HashMap<Id, u32>,
+    data: Places,
+    trees: Places,
 }
+
+/// Places of all blobs of one kind.
+#[derive(Debug, Default)]
+struct Places {
+    places: Vec<Place>,
+    /// Positions in `places` by blob; a blob that lies in several packs is in it several times.
+    by_id: HashTable<u32>,
+    hasher: RandomState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    id: Id,
+    pack: u32,
+    offset: u32,
+    length: u32,
+    /// Zero says that it is not compressed.
+    uncompressed: u32,
+}
+
+/// An index names more packs or blobs than a number of 32 bits counts.
+const TOO_MANY: &str = "it names more than 4 billion packs or blobs";
 
 impl Index {
     /// Places of a blob; more than one if it was stored twice.
-    pub(crate) fn locations(&self, kind: BlobKind, id: &Id) -> impl Iterator<Item = &Location> {
-        let key = (kind, *id);
-        self.first.get(&key).into_iter().chain(self.others.get(&key).into_iter().flatten())
+    pub(crate) fn locations(&self, kind: BlobKind, id: &Id) -> impl Iterator<Item = Location> {
+        let location = move |place: Place| {
+            let Place { id, pack, offset, length, uncompressed } = place;
+            let uncompressed = (uncompressed > 0).then_some(uncompressed);
+            Location { pack: self.packs[pack as usize], blob: PackedBlob { kind, id, offset, length, uncompressed } }
+        };
+        self.places(kind).of(*id).map(location)
     }
 
     pub(crate) fn contains(&self, kind: BlobKind, id: &Id) -> bool {
-        self.first.contains_key(&(kind, *id))
+        self.places(kind).of(*id).next().is_some()
     }
 
-    /// Adds the packs of an index file; `path` names it in errors.
-    pub(crate) fn add_file(&mut self, json: &[u8], path: &str) -> Result<(), Error> {
-        let file: IndexFile = serde_json::from_slice(json).map_err(|error| Error::damaged(path, error.to_string()))?;
+    /// Adds the packs of an index file of which `usable` approves; `path` names the file in errors.
+    pub(crate) fn add_file(
+        &mut self,
+        file: IndexFile,
+        path: &str,
+        usable: impl Fn(&Id, &PackedBlob) -> bool,
+    ) -> Result<(), Error> {
         for pack in file.packs {
-            for blob in pack.blobs {
-                self.add(Location { pack: pack.id, blob: blob.into() });
+            let mut number = None;
+            for blob in pack.blobs.into_iter().map(PackedBlob::from).filter(|blob| usable(&pack.id, blob)) {
+                let number = match number {
+                    Some(number) => number,
+                    None => *number.insert(self.number(pack.id).ok_or_else(|| Error::damaged(path, TOO_MANY))?),
+                };
+                self.add(number, blob).ok_or_else(|| Error::damaged(path, TOO_MANY))?;
             }
         }
         Ok(())
     }
 
-    fn add(&mut self, location: Location) {
-        let key = (location.blob.kind, location.blob.id);
-        match self.first.get(&key) {
-            None => drop(self.first.insert(key, location)),
-            Some(known) if *known == location => {}
-            Some(_) => self.others.entry(key).or_default().push(location),
+    fn number(&mut self, pack: Id) -> Option<u32> {
+        let next = u32::try_from(self.packs.len()).ok()?;
+        let number = *self.numbers.entry(pack).or_insert(next);
+        if number == next {
+            self.packs.push(pack);
+        }
+        Some(number)
+    }
+
+    fn add(&mut self, pack: u32, blob: PackedBlob) -> Option<()> {
+        let PackedBlob { kind, id, offset, length, uncompressed } = blob;
+        let place = Place { id, pack, offset, length, uncompressed: uncompressed.unwrap_or(0) };
+        match kind {
+            BlobKind::Data => self.data.add(place),
+            BlobKind::Tree => self.trees.add(place),
         }
     }
 
-    /// Keeps what lies in packs that exist and are long enough: nothing else may stand in for new data.
-    pub(crate) fn retain_existing(&mut self, packs: &HashMap<Id, u64>) {
-        let exists = |location: &Location| {
-            let end = u64::from(location.blob.offset) + u64::from(location.blob.length);
-            packs.get(&location.pack).is_some_and(|size| *size >= end)
-        };
-        let others = std::mem::take(&mut self.others);
-        self.first.retain(|_, location| exists(location));
-        others.into_values().flatten().filter(exists).for_each(|location| self.add(location));
+    fn places(&self, kind: BlobKind) -> &Places {
+        match kind {
+            BlobKind::Data => &self.data,
+            BlobKind::Tree => &self.trees,
+        }
+    }
+}
+
+impl Places {
+    fn of(&self, id: Id) -> impl Iterator<Item = Place> {
+        let found = self.by_id.iter_hash(self.hasher.hash_one(id));
+        found.map(|at| self.places[*at as usize]).filter(move |place| place.id == id)
+    }
+
+    fn add(&mut self, place: Place) -> Option<()> {
+        if self.of(place.id).any(|known| known == place) {
+            return Some(());
+        }
+        let at = u32::try_from(self.places.len()).ok()?;
+        self.places.push(place);
+        let (places, hasher) = (&self.places, &self.hasher);
+        let hash = |at: &u32| hasher.hash_one(places[*at as usize].id);
+        self.by_id.insert_unique(hash(&at), at, hash);
+        Some(())
+    }
+}
+
+impl IndexFile {
+    /// Reads the content of an index file; `path` names it in errors.
+    pub(crate) fn parse(json: &[u8], path: &str) -> Result<Self, Error> {
+        serde_json::from_slice(json).map_err(|error| Error::damaged(path, error.to_string()))
     }
 }
 
@@ -85,13 +159,13 @@ pub(crate) struct IndexedPack {
 /// What an index says of one blob.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct IndexedBlob {
-    id: Id,
+    pub(crate) id: Id,
     #[serde(rename = "type")]
-    kind: BlobKind,
-    offset: u32,
-    length: u32,
+    pub(crate) kind: BlobKind,
+    pub(crate) offset: u32,
+    pub(crate) length: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    uncompressed_length: Option<u32>,
+    pub(crate) uncompressed_length: Option<u32>,
 }
 
 impl From<IndexedBlob> for PackedBlob {
@@ -158,12 +232,12 @@ mod tests {
         }
     }
 
-    fn index_of(packs: &[(Id, Vec<PackedBlob>)]) -> Index {
+    fn index_of(packs: &[(Id, Vec<PackedBlob>)], usable: impl Fn(&Id, &PackedBlob) -> bool) -> Index {
         let mut new = NewPacks::default();
         packs.iter().for_each(|(id, blobs)| new.add(*id, blobs.clone()));
         let mut index = Index::default();
         for file in new.into_files().unwrap() {
-            index.add_file(&file, "index/x").unwrap();
+            index.add_file(IndexFile::parse(&file, "index/x").unwrap(), "index/x", &usable).unwrap();
         }
         index
     }
@@ -171,12 +245,17 @@ mod tests {
     #[test]
     fn an_index_reads_back_what_was_written() {
         let pack = Id::of(b"pack");
-        let index = index_of(&[(pack, vec![blob(0), blob(1), blob(2)])]);
+        let index = index_of(&[(pack, vec![blob(0), blob(1), blob(2)])], |_, _| true);
         for n in 0..3 {
             let found: Vec<_> = index.locations(BlobKind::Data, &blob(n).id).collect();
-            assert_eq!(found, [&Location { pack, blob: blob(n) }]);
+            assert_eq!(found, [Location { pack, blob: blob(n) }]);
         }
         assert!(!index.contains(BlobKind::Tree, &blob(0).id));
+    }
+
+    #[test]
+    fn a_blob_takes_48_bytes() {
+        assert_eq!(size_of::<Place>(), 48);
     }
 
     #[test]
@@ -192,20 +271,19 @@ mod tests {
     }
 
     #[test]
-    fn the_second_place_of_a_blob_is_kept_and_serves_when_the_first_pack_is_gone() {
+    fn the_second_place_of_a_blob_is_kept_and_what_is_not_usable_is_left_out() {
         let (lost, kept) = (Id::of(b"lost"), Id::of(b"kept"));
-        let mut index = index_of(&[(lost, vec![blob(1)]), (kept, vec![blob(1)]), (lost, vec![blob(1), blob(2)])]);
+        let packs = [(lost, vec![blob(1)]), (kept, vec![blob(1)]), (lost, vec![blob(1), blob(2)])];
+        let index = index_of(&packs, |_, _| true);
         assert_eq!(index.locations(BlobKind::Data, &blob(1).id).count(), 2);
-        index.retain_existing(&HashMap::from([(kept, 11)]));
+        let index = index_of(&packs, |pack, _| *pack == kept);
         assert!(index.contains(BlobKind::Data, &blob(1).id));
         assert!(!index.contains(BlobKind::Data, &blob(2).id));
-        index.retain_existing(&HashMap::from([(kept, 10)]));
-        assert!(!index.contains(BlobKind::Data, &blob(1).id), "a torn pack is no place");
     }
 
     #[test]
     fn a_file_that_is_no_index_is_named() {
-        let error = Index::default().add_file(b"{\"packs\":7}", "index/ab").unwrap_err();
+        let Err(error) = IndexFile::parse(b"{\"packs\":7}", "index/ab") else { panic!("taken") };
         assert!(error.to_string().starts_with("index/ab is damaged"), "{error}");
     }
 }

@@ -56,6 +56,13 @@ pub(crate) struct PackedBlob {
     pub(crate) uncompressed: Option<u32>,
 }
 
+impl PackedBlob {
+    /// Where it ends in its pack.
+    pub(crate) fn end(&self) -> u64 {
+        u64::from(self.offset) + u64::from(self.length)
+    }
+}
+
 /// A blob as it goes into a pack.
 pub(crate) struct SealedBlob {
     kind: BlobKind,

@@ -117,7 +117,7 @@ impl Reader {
     }
 
     fn locations(&self, kind: BlobKind, id: &Id) -> Result<Vec<Location>, Error> {
-        let locations: Vec<_> = self.index.locations(kind, id).copied().collect();
+        let locations: Vec<_> = self.index.locations(kind, id).collect();
         if locations.is_empty() {
             let store = self.files.store.to_string();
             return Err(Error::BlobMissing { store, kind: kind.name(), id: *id });
@@ -180,14 +180,14 @@ struct Request {
 impl Request {
     fn range(&self) -> Option<std::ops::Range<u64>> {
         let start = self.blobs.iter().map(|location| u64::from(location.blob.offset)).min()?;
-        let end = self.blobs.iter().map(end).max()?;
+        let end = self.blobs.iter().map(|location| location.blob.end()).max()?;
         Some(start..end)
     }
 
     /// Whether a further blob is near enough that one request is better than two.
     fn takes(&self, next: &Location) -> bool {
         let Some(range) = self.range() else { return true };
-        let span = range.end.max(end(next)) - range.start.min(u64::from(next.blob.offset));
+        let span = range.end.max(next.blob.end()) - range.start.min(u64::from(next.blob.offset));
         let expanded = |location: &Location| u64::from(location.blob.uncompressed.unwrap_or(location.blob.length));
         let stored = |location: &Location| u64::from(location.blob.length);
         let length = self.blobs.iter().map(stored).sum::<u64>() + stored(next);
@@ -204,10 +204,6 @@ impl Request {
             other => other,
         }
     }
-}
-
-fn end(location: &Location) -> u64 {
-    u64::from(location.blob.offset) + u64::from(location.blob.length)
 }
 
 fn place(location: &Location) -> String {

@@ -5,15 +5,17 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Error, Id, Kdf, Password, Store,
     crypto::Cipher,
     files::{Files, Folder},
-    index::Index,
+    index::{Index, IndexFile},
     key::{self, Unlocked},
     lock::{Lock, LockKind},
+    pack::PackedBlob,
     polynomial,
     reader::Reader,
     snapshot::{Snapshot, SnapshotFile},
@@ -160,8 +162,10 @@ impl Repository {
     /// [`Error::Locked`] while a prune or a forget runs.
     pub async fn writer(&self) -> Result<Writer, Error> {
         let lock = Lock::acquire(&self.files, LockKind::Shared).await?;
-        let mut index = self.index().await?;
-        index.retain_existing(&self.packs().await?);
+        let packs = self.packs().await?;
+        // nothing else may stand in for new data: a pack that is gone or torn would be missed by every later backup
+        let stored = move |pack: &Id, blob: &PackedBlob| packs.get(pack).is_some_and(|size| *size >= blob.end());
+        let index = self.index(stored).await?;
         Ok(Writer::new(self.files.clone(), lock, index))
     }
 
@@ -170,23 +174,24 @@ impl Repository {
     /// # Errors
     /// [`Error::Damaged`] names an index file that cannot be read.
     pub async fn reader(&self) -> Result<Reader, Error> {
-        Ok(Reader::new(self.files.clone(), self.index().await?))
+        Ok(Reader::new(self.files.clone(), self.index(|_, _| true).await?))
     }
 
     pub(crate) fn files(&self) -> &Files {
         &self.files
     }
 
-    async fn index(&self) -> Result<Index, Error> {
-        let contents = self.files.read_all(Folder::Index).await?;
-        let load = move || {
-            let mut index = Index::default();
-            for (id, json) in contents {
-                index.add_file(&json, &Folder::Index.path(&id))?;
-            }
-            Ok(index)
-        };
-        tokio::task::spawn_blocking(load).await?
+    /// Loads the index; of the files' text only a few are in memory at a time.
+    async fn index(&self, usable: impl Fn(&Id, &PackedBlob) -> bool) -> Result<Index, Error> {
+        let mut index = Index::default();
+        let mut contents = self.files.stream(Folder::Index).await?;
+        while let Some((id, json)) = contents.try_next().await? {
+            let path = Folder::Index.path(&id);
+            let (file, path) =
+                tokio::task::spawn_blocking(move || IndexFile::parse(&json, &path).map(|file| (file, path))).await??;
+            index.add_file(file, &path, &usable)?;
+        }
+        Ok(index)
     }
 
     /// Packs that exist, with their sizes.
