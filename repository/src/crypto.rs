@@ -34,15 +34,29 @@ impl Cipher {
 
     pub(crate) fn seal(&self, plaintext: &[u8]) -> Result<Vec<u8>, Error> {
         let mut sealed = Vec::with_capacity(plaintext.len() + OVERHEAD);
+        self.seal_into(&mut sealed, |body| {
+            body.extend_from_slice(plaintext);
+            Ok(())
+        })?;
+        Ok(sealed)
+    }
+
+    /// Replaces `sealed` by the sealed form of what `fill` appends, without another copy.
+    pub(crate) fn seal_into<T>(
+        &self,
+        sealed: &mut Vec<u8>,
+        fill: impl FnOnce(&mut Vec<u8>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        sealed.clear();
         sealed.extend_from_slice(&rand::random::<[u8; NONCE]>());
-        sealed.extend_from_slice(plaintext);
+        let filled = fill(sealed)?;
         let (nonce, body) = sealed.split_at_mut(NONCE);
         let tag = self
             .0
             .encrypt_in_place_detached(Nonce::from_slice(nonce), b"", body)
             .map_err(|error| Error::invalid("a text", format!("the cipher refused it: {error}")))?;
         sealed.extend_from_slice(&tag);
-        Ok(sealed)
+        Ok(filled)
     }
 
     pub(crate) fn open(&self, sealed: &[u8]) -> Result<Vec<u8>, MacMismatch> {

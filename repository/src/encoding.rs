@@ -7,32 +7,109 @@
 //! The first plaintext byte is the encoding version of restic's format 2. Everything expanded has a bound, because
 //! a few bytes of zstd can claim gigabytes.
 
-use zstd::bulk;
+use std::{cell::RefCell, io::Cursor};
+
+use zstd::bulk::{Compressor, Decompressor};
 
 use crate::{Error, crypto::Cipher};
 
-/// Level 3 took half of a capture's processor time for 9 % fewer bytes, and a capture races the server's compaction.
-const LEVEL: i32 = 1;
 const COMPRESSED: u8 = 2;
+/// Whole files are compressed at one level: they are small beside the blobs.
+const FILE_LEVEL: u8 = 1;
 
 /// Limit of a whole file once expanded: restic keeps indexes below 8 MiB, trees and evidence stay far below too.
 pub(crate) const MAX_FILE: usize = 128 << 20;
 
-/// Compresses with zstd.
-pub(crate) fn compress(content: &[u8]) -> Result<Vec<u8>, Error> {
-    bulk::compress(content, LEVEL).map_err(|error| Error::invalid("a blob", format!("zstd: {error}")))
+/// How hard blobs are compressed before they are sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all.
+    Off,
+    /// By zstd at a level from 1, the fastest, to 19.
+    Level(u8),
+}
+
+impl Default for Compression {
+    /// Level 1: level 3 takes half as long again for 9 % fewer bytes, and a capture races the server's compaction.
+    fn default() -> Self {
+        Self::Level(1)
+    }
+}
+
+thread_local! {
+    /// A compressor is half a megabyte of tables, dear to make anew for every small file.
+    static COMPRESSOR: RefCell<Option<(u8, Compressor<'static>)>> = const { RefCell::new(None) };
+    static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+/// Appends `content`, compressed by zstd, to `compressed`.
+fn compress_into(content: &[u8], level: u8, compressed: &mut Vec<u8>) -> Result<(), Error> {
+    let failed = |error: std::io::Error| Error::invalid("a blob", format!("zstd: {error}"));
+    COMPRESSOR.with_borrow_mut(|kept| {
+        let compressor = match kept {
+            Some((kept_level, compressor)) if *kept_level == level => compressor,
+            _ => &mut kept.insert((level, Compressor::new(i32::from(level)).map_err(failed)?)).1,
+        };
+        compressed.reserve(zstd::zstd_safe::compress_bound(content.len()));
+        let mut end = Cursor::new(&mut *compressed);
+        end.set_position(end.get_ref().len() as u64);
+        compressor.compress_to_buffer(content, &mut end).map(drop).map_err(failed)
+    })
+}
+
+/// Appends the compressed form of a blob to `compressed` and says true, or leaves it as it is where that saves nothing.
+pub(crate) fn compress_blob(plaintext: &[u8], level: Compression, compressed: &mut Vec<u8>) -> Result<bool, Error> {
+    let Compression::Level(level) = level else { return Ok(false) };
+    let start = compressed.len();
+    if !is_worthwhile(plaintext, level, compressed)? {
+        return Ok(false);
+    }
+    compress_into(plaintext, level, compressed)?;
+    let smaller = compressed.len() - start < plaintext.len();
+    if !smaller {
+        compressed.truncate(start);
+    }
+    Ok(smaller)
+}
+
+/// Whether samples of a large blob get smaller at all: what is encrypted or compressed already costs a few samples
+/// instead of a whole pass.
+fn is_worthwhile(plaintext: &[u8], level: u8, scratch: &mut Vec<u8>) -> Result<bool, Error> {
+    const SAMPLE: usize = 8 << 10;
+    const SAMPLES: usize = 4;
+    if plaintext.len() < 8 * SAMPLES * SAMPLE {
+        return Ok(true);
+    }
+    let start = scratch.len();
+    let step = (plaintext.len() - SAMPLE) / (SAMPLES - 1);
+    let mut worthwhile = false;
+    for sample in 0..SAMPLES {
+        compress_into(&plaintext[sample * step..][..SAMPLE], level, scratch)?;
+        worthwhile |= scratch.len() - start < SAMPLE - SAMPLE / 32;
+        scratch.truncate(start);
+    }
+    Ok(worthwhile)
 }
 
 /// Expands `compressed` to at most `limit` bytes.
 pub(crate) fn expand(compressed: &[u8], limit: usize) -> Result<Vec<u8>, std::io::Error> {
-    bulk::decompress(compressed, limit)
+    DECOMPRESSOR.with_borrow_mut(|kept| {
+        let decompressor = match kept {
+            Some(decompressor) => decompressor,
+            None => kept.insert(Decompressor::new()?),
+        };
+        decompressor.decompress(compressed, limit)
+    })
 }
 
 /// Frames and seals the content of a file.
 pub(crate) fn seal_file(cipher: &Cipher, content: &[u8]) -> Result<Vec<u8>, Error> {
-    let mut plaintext = vec![COMPRESSED];
-    plaintext.extend(compress(content)?);
-    cipher.seal(&plaintext)
+    let mut sealed = Vec::new();
+    cipher.seal_into(&mut sealed, |plaintext| {
+        plaintext.push(COMPRESSED);
+        compress_into(content, FILE_LEVEL, plaintext)
+    })?;
+    Ok(sealed)
 }
 
 /// Opens and unframes a file; `path` names it in errors.
@@ -77,9 +154,32 @@ mod tests {
         }
     }
 
+    fn compressed(content: &[u8]) -> Option<Vec<u8>> {
+        let mut text = b"before".to_vec();
+        let smaller = compress_blob(content, Compression::Level(3), &mut text).unwrap();
+        assert_eq!(&text[..6], b"before");
+        assert_eq!(smaller, text.len() > 6);
+        smaller.then(|| text.split_off(6))
+    }
+
+    #[test]
+    fn blobs_are_compressed_only_where_it_saves_something() {
+        let mut random = vec![0; 1 << 20];
+        rand::fill(&mut random[..]);
+        assert_eq!(compressed(&random), None);
+        assert_eq!(compressed(&random[..1000]), None);
+        assert_eq!(compressed(b""), None);
+        let text = b"some text, ".repeat(100_000);
+        assert_eq!(expand(&compressed(&text).unwrap(), text.len()).unwrap(), text);
+        random[600_000..].fill(7);
+        assert!(compressed(&random).unwrap().len() < 700_000, "one sample that shrinks is enough");
+        let mut off = Vec::new();
+        assert!(!compress_blob(&text, Compression::Off, &mut off).unwrap() && off.is_empty());
+    }
+
     #[test]
     fn a_text_that_expands_beyond_its_limit_is_refused() {
-        let bomb = compress(&vec![0; 1 << 20]).unwrap();
+        let bomb = compressed(&vec![0; 1 << 20]).unwrap();
         assert!(bomb.len() < 1000);
         assert!(expand(&bomb, (1 << 20) - 1).is_err());
         assert_eq!(expand(&bomb, 1 << 20).unwrap().len(), 1 << 20);

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Error, Id,
+    files::{Files, Folder},
     pack::{BlobKind, PackedBlob},
 };
 
@@ -192,8 +193,22 @@ impl NewPacks {
         self.0.push((pack, blobs));
     }
 
+    /// How many blobs wait.
+    pub(crate) fn blobs(&self) -> usize {
+        self.0.iter().map(|(_, blobs)| blobs.len()).sum()
+    }
+
+    /// Writes the index files of all packs.
+    pub(crate) async fn write(self, files: &Files) -> Result<(), Error> {
+        for content in self.into_files()? {
+            let file = files.seal(Folder::Index, content).await?;
+            files.write(file).await?;
+        }
+        Ok(())
+    }
+
     /// The JSON of index files that together list all packs, each below restic's 8 MiB.
-    pub(crate) fn into_files(self) -> Result<Vec<Vec<u8>>, Error> {
+    fn into_files(self) -> Result<Vec<Vec<u8>>, Error> {
         const BLOBS_PER_FILE: usize = 30_000;
         let mut files = Vec::new();
         let mut file = IndexFile { packs: Vec::new() };

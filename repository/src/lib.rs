@@ -86,6 +86,7 @@ mod tree;
 mod upload;
 mod writer;
 
+pub use encoding::Compression;
 pub use error::{Cause, Error};
 pub use id::{Id, ParseIdError};
 pub use key::{Kdf, Password};
@@ -95,4 +96,4 @@ pub use segment::FileWriter;
 pub use snapshot::{Snapshot, SnapshotMeta};
 pub use store::Store;
 pub use tree::{ExtendedAttribute, FileContent, Node, NodeKind, Tree, go_mode, permissions};
-pub use writer::{Stats, Writer};
+pub use writer::{BlockingWriter, Stats, Writer};

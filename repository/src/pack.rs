@@ -12,7 +12,7 @@
 use crate::{
     Error, Id,
     crypto::{self, Cipher},
-    encoding,
+    encoding::{self, Compression},
 };
 
 /// A pack is closed once it has this many bytes, as restic's are.
@@ -64,26 +64,35 @@ impl PackedBlob {
 }
 
 /// A blob as it goes into a pack.
-pub(crate) struct SealedBlob {
+pub(crate) struct SealedBlob<'a> {
     kind: BlobKind,
     id: Id,
-    sealed: Vec<u8>,
+    sealed: &'a [u8],
     uncompressed: Option<u32>,
 }
 
-impl SealedBlob {
-    /// Compresses, where that helps, and seals a plaintext whose id is known.
-    pub(crate) fn new(cipher: &Cipher, kind: BlobKind, id: Id, plaintext: &[u8]) -> Result<Self, Error> {
+impl<'a> SealedBlob<'a> {
+    /// Compresses, where that helps, and seals into `buffer` a plaintext whose id is known.
+    pub(crate) fn new(
+        cipher: &Cipher,
+        compression: Compression,
+        (kind, id): (BlobKind, Id),
+        plaintext: &[u8],
+        buffer: &'a mut Vec<u8>,
+    ) -> Result<Self, Error> {
         let too_large = || Error::TooLarge { what: format!("{} blob {id}", kind.name()), limit: MAX_BLOB as u64 };
         if plaintext.len() > MAX_BLOB {
             return Err(too_large());
         }
         let length = u32::try_from(plaintext.len()).map_err(|_| too_large())?;
-        let compressed = encoding::compress(plaintext)?;
-        if compressed.len() < plaintext.len() {
-            return Ok(Self { kind, id, sealed: cipher.seal(&compressed)?, uncompressed: Some(length) });
-        }
-        Ok(Self { kind, id, sealed: cipher.seal(plaintext)?, uncompressed: None })
+        let compressed = cipher.seal_into(buffer, |body| {
+            let compressed = encoding::compress_blob(plaintext, compression, body)?;
+            if !compressed {
+                body.extend_from_slice(plaintext);
+            }
+            Ok(compressed)
+        })?;
+        Ok(Self { kind, id, sealed: buffer, uncompressed: compressed.then_some(length) })
     }
 
     /// Bytes that it takes in a pack.
@@ -122,12 +131,16 @@ pub(crate) struct PackBuilder {
 
 impl PackBuilder {
     /// Appends a blob.
-    pub(crate) fn add(&mut self, blob: SealedBlob) -> Result<(), Error> {
+    pub(crate) fn add(&mut self, blob: &SealedBlob<'_>) -> Result<(), Error> {
         let too_large = |_| Error::TooLarge { what: "a pack".into(), limit: u64::from(u32::MAX) };
         let offset = u32::try_from(self.bytes.len()).map_err(too_large)?;
         let length = u32::try_from(blob.sealed.len()).map_err(too_large)?;
-        let SealedBlob { kind, id, sealed, uncompressed } = blob;
-        self.bytes.extend_from_slice(&sealed);
+        let SealedBlob { kind, id, sealed, uncompressed } = *blob;
+        if self.bytes.capacity() == 0 {
+            // growing by doubling would copy every byte about twice
+            self.bytes.reserve(TARGET_SIZE + TARGET_SIZE / 8);
+        }
+        self.bytes.extend_from_slice(sealed);
         self.blobs.push(PackedBlob { kind, id, offset, length, uncompressed });
         Ok(())
     }
@@ -223,7 +236,9 @@ mod tests {
     fn pack_of(plaintexts: &[&[u8]]) -> Pack {
         let mut builder = PackBuilder::default();
         for plaintext in plaintexts {
-            builder.add(SealedBlob::new(&cipher(), BlobKind::Data, Id::of(plaintext), plaintext).unwrap()).unwrap();
+            let (name, mut buffer) = ((BlobKind::Data, Id::of(plaintext)), Vec::new());
+            let blob = SealedBlob::new(&cipher(), Compression::default(), name, plaintext, &mut buffer).unwrap();
+            builder.add(&blob).unwrap();
         }
         builder.finish(&cipher()).unwrap()
     }

@@ -9,7 +9,7 @@ use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Error, Id, Kdf, Password, Store,
+    Compression, Error, Id, Kdf, Password, Store,
     crypto::Cipher,
     files::{Files, Folder},
     index::{Index, IndexFile},
@@ -161,12 +161,20 @@ impl Repository {
     /// # Errors
     /// [`Error::Locked`] while a prune or a forget runs.
     pub async fn writer(&self) -> Result<Writer, Error> {
+        self.writer_with(Compression::default()).await
+    }
+
+    /// Starts writing as [`Repository::writer`] does, and compresses as told.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] while a prune or a forget runs.
+    pub async fn writer_with(&self, compression: Compression) -> Result<Writer, Error> {
         let lock = Lock::acquire(&self.files, LockKind::Shared).await?;
         let packs = self.packs().await?;
         // nothing else may stand in for new data: a pack that is gone or torn would be missed by every later backup
         let stored = move |pack: &Id, blob: &PackedBlob| packs.get(pack).is_some_and(|size| *size >= blob.end());
         let index = self.index(stored).await?;
-        Ok(Writer::new(self.files.clone(), lock, index))
+        Ok(Writer::new(self.files.clone(), lock, index, compression))
     }
 
     /// Starts reading: loads the index. A reader sees what was committed before.

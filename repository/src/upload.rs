@@ -2,7 +2,10 @@
 //!
 //! One task owns all uploads of a writer, so that dropping the writer ends them and a flush knows when all are done.
 
-use std::sync::Weak;
+use std::{
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
+};
 
 use tokio::{
     sync::{mpsc, oneshot},
@@ -12,19 +15,24 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     Error, Id,
+    files::Files,
     index::NewPacks,
-    pack::{Pack, PackedBlob},
-    store::Store,
+    pack::{PackBuilder, PackedBlob},
     writer::Stock,
 };
 
 /// Packs on their way at the same time.
 const CONCURRENT: usize = 3;
 
+/// Blobs whose packs are indexed together before the end, so that a run that is interrupted need not store them again.
+const INDEXED_TOGETHER: usize = 25_000;
+/// The longest that stored packs wait for their index.
+const INDEXED_AFTER: Duration = Duration::from_secs(120);
+
 /// What the uploader is asked to do.
 pub(crate) enum Order {
-    /// Store a pack.
-    Upload(Pack),
+    /// Close a pack and store it.
+    Upload(PackBuilder),
     /// Answer with all packs stored since the last flush, once none is on its way.
     Flush(oneshot::Sender<NewPacks>),
 }
@@ -36,8 +44,9 @@ pub(crate) struct Uploader {
 
 impl Uploader {
     /// Starts uploading what `queue` brings; a failure is reported to `stock`.
-    pub(crate) fn start(store: Store, queue: mpsc::Receiver<Order>, stock: Weak<Stock>) -> Self {
-        let run = Run { store, stock, uploads: JoinSet::new(), packs: NewPacks::default() };
+    pub(crate) fn start(files: Arc<Files>, queue: mpsc::Receiver<Order>, stock: Weak<Stock>) -> Self {
+        let (uploads, packs, indexed) = (JoinSet::new(), NewPacks::default(), Instant::now());
+        let run = Run { files, stock, uploads, packs, indexed };
         Self { _task: AbortOnDropHandle::new(tokio::spawn(run.run(queue))) }
     }
 
@@ -49,14 +58,23 @@ impl Uploader {
     }
 }
 
-/// A stored pack and what is in it.
-type Stored = Result<(Id, Vec<PackedBlob>), Error>;
+/// What one upload came to.
+type Stored = Result<Upload, Error>;
+
+enum Upload {
+    /// A pack, and what is in it.
+    Pack(Id, Vec<PackedBlob>),
+    /// An index of packs that were stored before.
+    Index,
+}
 
 struct Run {
-    store: Store,
+    files: Arc<Files>,
     stock: Weak<Stock>,
     uploads: JoinSet<Stored>,
+    /// Stored and in no index yet.
     packs: NewPacks,
+    indexed: Instant,
 }
 
 impl Run {
@@ -65,7 +83,7 @@ impl Run {
             tokio::select! {
                 Some(done) = self.uploads.join_next() => self.record(done),
                 order = queue.recv(), if self.uploads.len() < CONCURRENT => match order {
-                    Some(Order::Upload(pack)) => drop(self.uploads.spawn(upload(self.store.clone(), pack))),
+                    Some(Order::Upload(pack)) => drop(self.uploads.spawn(upload(self.files.clone(), pack))),
                     // whoever asked may be gone
                     Some(Order::Flush(reply)) => drop(reply.send(self.flush().await)),
                     None => return,
@@ -83,7 +101,15 @@ impl Run {
 
     fn record(&mut self, done: Result<Stored, JoinError>) {
         match done.map_err(Error::from).flatten() {
-            Ok((id, blobs)) => self.packs.add(id, blobs),
+            Ok(Upload::Index) => {}
+            Ok(Upload::Pack(id, blobs)) => {
+                self.packs.add(id, blobs);
+                if self.packs.blobs() >= INDEXED_TOGETHER || self.indexed.elapsed() >= INDEXED_AFTER {
+                    self.indexed = Instant::now();
+                    let packs = std::mem::take(&mut self.packs);
+                    self.uploads.spawn(write_index(self.files.clone(), packs));
+                }
+            }
             Err(error) => {
                 if let Some(stock) = self.stock.upgrade() {
                     stock.fail(error);
@@ -93,9 +119,15 @@ impl Run {
     }
 }
 
-async fn upload(store: Store, pack: Pack) -> Stored {
-    store.put(&pack_path(&pack.id), pack.bytes.into()).await?;
-    Ok((pack.id, pack.blobs))
+async fn upload(files: Arc<Files>, pack: PackBuilder) -> Stored {
+    let cipher = files.cipher.clone();
+    let pack = tokio::task::spawn_blocking(move || pack.finish(&cipher)).await??;
+    files.store.put(&pack_path(&pack.id), pack.bytes.into()).await?;
+    Ok(Upload::Pack(pack.id, pack.blobs))
+}
+
+async fn write_index(files: Arc<Files>, packs: NewPacks) -> Stored {
+    packs.write(&files).await.map(|()| Upload::Index)
 }
 
 /// Path of a pack: `data/` and the first two digits of its id, as restic lays them out.

@@ -10,6 +10,7 @@
 //! ends the writer. A writer that is dropped leaves no snapshot; a prune removes the packs it left.
 
 use std::{
+    cell::RefCell,
     collections::HashSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -23,6 +24,7 @@ use tokio::{
 use crate::{
     Error, Id,
     crypto::Cipher,
+    encoding::Compression,
     files::{Files, Folder},
     index::{Index, NewPacks},
     lock::Lock,
@@ -76,10 +78,13 @@ enum Phase {
 /// What has been stored, shared with the threads that store.
 pub(crate) struct Stock {
     cipher: Cipher,
+    compression: Compression,
     index: Index,
     ledger: Mutex<Ledger>,
     data: Mutex<PackBuilder>,
     trees: Mutex<PackBuilder>,
+    /// Address of the store, for messages.
+    store: String,
     orders: mpsc::Sender<Order>,
 }
 
@@ -91,24 +96,34 @@ struct Ledger {
     stats: Stats,
 }
 
+/// What a thread keeps of its buffer after a blob that was larger than pieces of files are.
+const KEPT_BUFFER: usize = 16 << 20;
+
+thread_local! {
+    /// Where a thread seals blobs before they are copied into their pack.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 /// A panic under a lock has failed the writer already; what it guards is read for the report.
 fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Writer {
-    pub(crate) fn new(files: Arc<Files>, lock: Lock, index: Index) -> Self {
+    pub(crate) fn new(files: Arc<Files>, lock: Lock, index: Index, compression: Compression) -> Self {
         let (orders, queue) = mpsc::channel(1);
         let ledger = Ledger { phase: Phase::Open, seen: HashSet::new(), unpacked: 0, stats: Stats::default() };
         let stock = Arc::new(Stock {
             cipher: files.cipher.clone(),
+            compression,
             index,
             ledger: Mutex::new(ledger),
             data: Mutex::default(),
             trees: Mutex::default(),
+            store: files.store.to_string(),
             orders,
         });
-        let uploader = Uploader::start(files.store.clone(), queue, Arc::downgrade(&stock));
+        let uploader = Uploader::start(files.clone(), queue, Arc::downgrade(&stock));
         // one more than processors, so that none idles while another waits for a pack to be taken
         let permits = std::thread::available_parallelism().map_or(2, |n| n.get().min(64)) + 1;
         let inner = Inner {
@@ -145,16 +160,14 @@ impl Writer {
     /// # Errors
     /// [`Error::BlobMissing`] if a node refers to what was not stored before; otherwise those of writing.
     pub async fn tree(&self, tree: Tree) -> Result<Id, Error> {
-        for node in tree.nodes() {
-            let content = node.content.iter().flatten().map(|id| (BlobKind::Data, id));
-            let subtree = node.subtree.iter().map(|id| (BlobKind::Tree, id));
-            content.chain(subtree).try_for_each(|(kind, id)| self.require(kind, id))?;
-            if (node.kind == NodeKind::Dir) != node.subtree.is_some() {
-                return Err(Error::invalid(format!("the node {:?}", node.name), "only a directory has a tree"));
-            }
-        }
+        self.inner.stock.check_tree(&tree)?;
         let json = tree.to_json()?;
         self.start(BlobKind::Tree, json.into()).await?.await?
+    }
+
+    /// The writer for threads that are not the runtime's.
+    pub fn threads(&self) -> BlockingWriter {
+        BlockingWriter { stock: self.inner.stock.clone() }
     }
 
     /// What was stored so far.
@@ -191,11 +204,8 @@ impl Writer {
     }
 
     async fn commit_locked(&self, meta: SnapshotMeta, lock: &Lock) -> Result<Id, Error> {
-        self.require(BlobKind::Tree, &meta.tree)?;
-        for content in self.flush().await?.into_files()? {
-            let file = self.inner.files.seal(Folder::Index, content).await?;
-            self.inner.files.write(file).await?;
-        }
+        self.inner.stock.require(BlobKind::Tree, &meta.tree)?;
+        self.flush().await?.write(&self.inner.files).await?;
         let json = serde_json::to_vec(&SnapshotFile::from(meta))
             .map_err(|error| Error::invalid("the snapshot", error.to_string()))?;
         let snapshot = self.inner.files.seal(Folder::Snapshots, json).await?;
@@ -214,13 +224,6 @@ impl Writer {
         self.inner.stock.failure().map_or(Ok(packs), Err)
     }
 
-    fn require(&self, kind: BlobKind, id: &Id) -> Result<(), Error> {
-        if self.inner.stock.knows(kind, id) {
-            return Ok(());
-        }
-        Err(Error::BlobMissing { store: self.inner.files.store.to_string(), kind: kind.name(), id: *id })
-    }
-
     /// Starts storing a blob once a processor is free.
     pub(crate) async fn start(&self, kind: BlobKind, plaintext: Bytes) -> Result<JoinHandle<Result<Id, Error>>, Error> {
         let permit = self.inner.processors.clone().acquire_owned().await.map_err(|_| Error::WriterClosed)?;
@@ -230,6 +233,42 @@ impl Writer {
             drop(permit);
             stored
         }))
+    }
+}
+
+/// Stores blobs on the caller's threads, which hash, compress and seal; they wait while too many packs are on their
+/// way. It must not be used on a thread of the runtime, and not after the commit began.
+#[derive(Clone)]
+pub struct BlockingWriter {
+    stock: Arc<Stock>,
+}
+
+impl BlockingWriter {
+    /// Stores a piece of a file.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn data(&self, piece: &[u8]) -> Result<Id, Error> {
+        self.stock.store(BlobKind::Data, piece)
+    }
+
+    /// Stores a directory.
+    ///
+    /// # Errors
+    /// [`Error::BlobMissing`] if a node refers to what was not stored before; otherwise those of writing.
+    pub fn tree(&self, tree: &Tree) -> Result<Id, Error> {
+        self.stock.check_tree(tree)?;
+        self.stock.store(BlobKind::Tree, &tree.to_json()?)
+    }
+
+    /// Whether a piece of a file is stored, or on its way.
+    pub fn holds(&self, piece: &Id) -> bool {
+        self.stock.knows(BlobKind::Data, piece)
+    }
+
+    /// What was stored so far.
+    pub fn stats(&self) -> Stats {
+        guard(&self.stock.ledger).stats
     }
 }
 
@@ -262,15 +301,18 @@ impl Stock {
     }
 
     fn pack(&self, kind: BlobKind, id: Id, plaintext: &[u8]) -> Result<(), Error> {
-        let blob = SealedBlob::new(&self.cipher, kind, id, plaintext)?;
-        let size = blob.len() as u64;
-        // held while a full pack waits to be taken: otherwise others would fill the next and the next
-        let mut builder = guard(self.builder(kind));
-        builder.add(blob)?;
-        if builder.is_full() {
-            self.dispatch(std::mem::take(&mut builder))?;
-        }
-        drop(builder);
+        let size = BUFFER.with_borrow_mut(|buffer| {
+            let blob = SealedBlob::new(&self.cipher, self.compression, (kind, id), plaintext, buffer)?;
+            // held while a full pack waits to be taken: otherwise others would fill the next and the next
+            let mut builder = guard(self.builder(kind));
+            builder.add(&blob)?;
+            if builder.is_full() {
+                self.dispatch(std::mem::take(&mut builder))?;
+            }
+            let size = blob.len();
+            buffer.shrink_to(KEPT_BUFFER);
+            Ok::<_, Error>(size as u64)
+        })?;
         let mut ledger = guard(&self.ledger);
         ledger.stats.bytes_packed += size;
         ledger.unpacked -= 1;
@@ -278,9 +320,8 @@ impl Stock {
     }
 
     fn dispatch(&self, builder: PackBuilder) -> Result<(), Error> {
-        let pack = builder.finish(&self.cipher)?;
         guard(&self.ledger).stats.packs += 1;
-        self.orders.blocking_send(Order::Upload(pack)).map_err(|_| Error::WriterClosed)
+        self.orders.blocking_send(Order::Upload(builder)).map_err(|_| Error::WriterClosed)
     }
 
     fn builder(&self, kind: BlobKind) -> &Mutex<PackBuilder> {
@@ -307,6 +348,25 @@ impl Stock {
             }
         }
         Ok(())
+    }
+
+    /// Refuses a directory that refers to what was not stored before.
+    fn check_tree(&self, tree: &Tree) -> Result<(), Error> {
+        for node in tree.nodes() {
+            node.content.iter().flatten().try_for_each(|id| self.require(BlobKind::Data, id))?;
+            node.subtree.iter().try_for_each(|id| self.require(BlobKind::Tree, id))?;
+            if (node.kind == NodeKind::Dir) != node.subtree.is_some() {
+                return Err(Error::invalid(format!("the node {:?}", node.name), "only a directory has a tree"));
+            }
+        }
+        Ok(())
+    }
+
+    fn require(&self, kind: BlobKind, id: &Id) -> Result<(), Error> {
+        if self.knows(kind, id) {
+            return Ok(());
+        }
+        Err(Error::BlobMissing { store: self.store.clone(), kind: kind.name(), id: *id })
     }
 
     fn knows(&self, kind: BlobKind, id: &Id) -> bool {
