@@ -6,7 +6,7 @@
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
-    commands::{backup, bench, completion, demo, key, repo, restore, scratch, verify},
+    commands::{backup, bench, completion, demo, key, repo, restore, scratch, verify, volume},
     exit::Exit,
 };
 
@@ -34,6 +34,9 @@ pub(crate) enum Command {
     /// Restores a backup into a cluster.
     #[command(subcommand)]
     Restore(restore::RestoreCommand),
+    /// Backs up directories of this host, and restores them.
+    #[command(subcommand)]
+    Volume(volume::VolumeCommand),
     /// Runs a scratch cluster to play with.
     #[command(subcommand)]
     Scratch(scratch::ScratchCommand),
@@ -57,6 +60,7 @@ impl Command {
             // boxed because it is by far the largest of these futures
             Self::Verify(args) => Box::pin(verify::run(args)).await,
             Self::Restore(command) => restore::run(command).await,
+            Self::Volume(command) => volume::run(command).await,
             Self::Scratch(command) => scratch::run(command).await,
             Self::Key(command) => key::run(&command),
             Self::Bench(command) => bench::run(command).await,

@@ -11,3 +11,4 @@ pub(crate) mod repo;
 pub(crate) mod restore;
 pub(crate) mod scratch;
 pub(crate) mod verify;
+pub(crate) mod volume;

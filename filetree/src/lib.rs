@@ -2,3 +2,9 @@
 //!
 //! Apart from the repository, which knows no file system, so that everything that can surprise on one — files that
 //! change while they are read, names of any bytes, holes, hard links — is met in one place.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod listing;
+pub mod selection;
+pub mod volume;

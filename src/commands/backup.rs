@@ -9,6 +9,8 @@ mod describe;
 pub(super) mod diff;
 mod get;
 
+pub(crate) use get::seconds;
+
 use clap::{Args, Subcommand};
 use stillpoint_catalog::{self as catalog, Backup};
 use stillpoint_repository::{Repository, signing::Trust};

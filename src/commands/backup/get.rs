@@ -102,6 +102,6 @@ impl Row {
 }
 
 /// A point in time without its fraction, for people.
-pub(super) fn seconds(time: Timestamp) -> Timestamp {
+pub(crate) fn seconds(time: Timestamp) -> Timestamp {
     time.round(Unit::Second).unwrap_or(time)
 }

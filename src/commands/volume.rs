@@ -1,0 +1,87 @@
+//! `stillpoint volume`: directories of this host.
+//!
+//! One file per verb; what they share is which backup of a volume is meant.
+
+mod get;
+mod ls;
+
+use clap::{Args, Subcommand};
+use stillpoint_filetree::volume::{self, HostFilter, VolumeBackup};
+use stillpoint_repository::Repository;
+
+use crate::{args::RepoArgs, exit::Exit};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum VolumeCommand {
+    /// Lists the backups of volumes, the newest last.
+    #[command(after_help = "Examples:\n  stillpoint volume get\n  stillpoint volume get data --all-hosts")]
+    Get(get::GetArgs),
+    /// Lists files and directories in a backup of a volume.
+    #[command(
+        after_help = "Examples:\n  stillpoint volume ls data\n  stillpoint volume ls data logs -lR --snapshot 1a2b3c4d"
+    )]
+    Ls(ls::LsArgs),
+}
+
+pub(crate) async fn run(command: VolumeCommand) -> anyhow::Result<Exit> {
+    match command {
+        VolumeCommand::Get(args) => get::run(args).await,
+        VolumeCommand::Ls(args) => ls::run(args).await,
+    }
+}
+
+/// Whose volumes are meant.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Selection")]
+pub(crate) struct HostArgs {
+    /// The host that was backed up; this one if not given
+    #[arg(long, value_name = "NAME", conflicts_with = "all_hosts")]
+    host: Option<String>,
+    /// Volumes of any host
+    #[arg(long)]
+    all_hosts: bool,
+}
+
+impl HostArgs {
+    fn filter(&self) -> HostFilter {
+        match &self.host {
+            Some(name) => HostFilter::Named(name.clone()),
+            None if self.all_hosts => HostFilter::Any,
+            None => HostFilter::this(),
+        }
+    }
+}
+
+/// Which backup of a volume is meant.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Selection")]
+pub(crate) struct BackupArgs {
+    /// The backup's snapshot id, or its first digits; the newest if not given
+    #[arg(long, value_name = "ID", value_parser = snapshot_id)]
+    snapshot: Option<String>,
+    #[command(flatten)]
+    host: HostArgs,
+    #[command(flatten)]
+    repo: RepoArgs,
+}
+
+/// `latest` means what is meant anyway; it is spelt out where people are used to restic.
+fn snapshot_id(text: &str) -> Result<String, String> {
+    let is_id = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit() && !byte.is_ascii_uppercase());
+    if is_id || text == LATEST {
+        Ok(text.to_owned())
+    } else {
+        Err("give lower-case hexadecimal digits, or latest".into())
+    }
+}
+
+const LATEST: &str = "latest";
+
+impl BackupArgs {
+    async fn find(&self, name: &str) -> anyhow::Result<(Repository, VolumeBackup)> {
+        let repository = self.repo.open().await?;
+        let snapshot = self.snapshot.as_deref().filter(|id| *id != LATEST);
+        let backup = volume::find(&repository, name, &self.host.filter(), snapshot).await?;
+        Ok((repository, backup))
+    }
+}

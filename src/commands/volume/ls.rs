@@ -1,0 +1,168 @@
+//! `stillpoint volume ls`.
+
+use std::{
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use jiff::Timestamp;
+use serde::Serialize;
+use stillpoint_filetree::{
+    listing::{self, Depth},
+    selection,
+};
+use stillpoint_repository::{Node, NodeKind, permissions};
+
+use super::BackupArgs;
+use crate::{
+    args::{Format, OutputArgs},
+    commands::backup::seconds,
+    exit::Exit,
+    output,
+};
+
+#[derive(Debug, Args)]
+pub(crate) struct LsArgs {
+    /// The volume
+    name: String,
+    /// A file or directory in it: relative to what was backed up, or absolute
+    path: Option<PathBuf>,
+    /// Show mode, owner, size and time
+    #[arg(short, long)]
+    long: bool,
+    /// Go down into directories
+    #[arg(short = 'R', long)]
+    recursive: bool,
+    #[command(flatten)]
+    backup: BackupArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// An entry, for programs.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Entry {
+    path: String,
+    #[serde(rename = "type")]
+    kind: NodeKind,
+    /// Octal, as chmod takes it.
+    mode: String,
+    uid: u32,
+    gid: u32,
+    size: u64,
+    modified: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<String>,
+}
+
+pub(crate) async fn run(args: LsArgs) -> anyhow::Result<Exit> {
+    let LsArgs { name, path, long, recursive, backup, output } = args;
+    let (repository, backup) = backup.find(&name).await?;
+    let reader = repository.reader().await?;
+    let selection = selection::select(&reader, &backup, path.as_deref()).await?;
+    let depth = if recursive { Depth::All } else { Depth::Inside };
+    if output.output == Format::Table {
+        let print = |path: &Path, node: &Node| output::text(&line(path, node, long));
+        listing::list(&reader, &selection, depth, print).await?;
+        return Ok(Exit::Done);
+    }
+    let mut entries = Vec::new();
+    let collect = |path: &Path, node: &Node| -> anyhow::Result<()> {
+        entries.push(entry(path, node));
+        Ok(())
+    };
+    listing::list(&reader, &selection, depth, collect).await?;
+    output::print(output.output, &entries, String::new)?;
+    Ok(Exit::Done)
+}
+
+fn entry(path: &Path, node: &Node) -> Entry {
+    Entry {
+        path: path.to_string_lossy().into_owned(),
+        kind: node.kind,
+        mode: format!("{:04o}", permissions(node.mode)),
+        uid: node.uid,
+        gid: node.gid,
+        size: node.size,
+        modified: node.mtime,
+        target: (node.kind == NodeKind::Symlink).then(|| node.linktarget.clone()),
+    }
+}
+
+fn line(path: &Path, node: &Node, long: bool) -> String {
+    let name = shown(path);
+    if !long {
+        return format!("{name}\n");
+    }
+    let target =
+        if node.kind == NodeKind::Symlink { format!(" -> {}", node.linktarget.escape_debug()) } else { String::new() };
+    let owner = format!("{}:{}", named(&node.user, node.uid), named(&node.group, node.gid));
+    format!("{} {owner:<15} {:>13} {} {name}{target}\n", mode(node), node.size, seconds(node.mtime))
+}
+
+/// A path on one line: a name may hold line feeds, and bytes that are no text.
+fn shown(path: &Path) -> String {
+    path.as_os_str().as_bytes().utf8_chunks().fold(String::new(), |mut shown, chunk| {
+        shown.extend(chunk.valid().chars().flat_map(|c| {
+            let escaped: Box<dyn Iterator<Item = char>> =
+                if c.is_control() { Box::new(c.escape_default()) } else { Box::new(std::iter::once(c)) };
+            escaped
+        }));
+        shown.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
+        shown
+    })
+}
+
+fn named(name: &str, number: u32) -> String {
+    if name.is_empty() { number.to_string() } else { name.to_owned() }
+}
+
+/// The mode as `ls -l` shows it.
+fn mode(node: &Node) -> String {
+    let kind = match node.kind {
+        NodeKind::File => '-',
+        NodeKind::Dir => 'd',
+        NodeKind::Symlink => 'l',
+        NodeKind::Dev => 'b',
+        NodeKind::CharDev => 'c',
+        NodeKind::Fifo => 'p',
+        NodeKind::Socket => 's',
+        NodeKind::Irregular => '?',
+    };
+    let bits = permissions(node.mode);
+    let triple = |shift: u32, special: u32, letter: char| {
+        let bits = bits >> shift;
+        let execute = match (bits & 1 != 0, permissions(node.mode) & special != 0) {
+            (true, true) => letter,
+            (false, true) => letter.to_ascii_uppercase(),
+            (true, false) => 'x',
+            (false, false) => '-',
+        };
+        [if bits & 4 != 0 { 'r' } else { '-' }, if bits & 2 != 0 { 'w' } else { '-' }, execute]
+    };
+    let triples = [triple(6, 0o4000, 's'), triple(3, 0o2000, 's'), triple(0, 0o1000, 't')];
+    std::iter::once(kind).chain(triples.into_iter().flatten()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use stillpoint_repository::{Id, go_mode};
+
+    use super::*;
+
+    #[test]
+    fn modes_look_as_in_ls() {
+        let node = |st_mode: u32| Node { mode: go_mode(st_mode), ..Node::dir("d", Id([0; 32]), Timestamp::UNIX_EPOCH) };
+        assert_eq!(mode(&node(0o041_777)), "drwxrwxrwt");
+        assert_eq!(mode(&node(0o046_750)), "drwsr-s---");
+        assert_eq!(mode(&node(0o047_000)), "d--S--S--T");
+    }
+
+    #[test]
+    fn odd_names_stay_on_one_line() {
+        let odd = std::ffi::OsStr::from_bytes(b"/a\nb\xff\xc3\xa4\x1b[31m");
+        assert_eq!(shown(Path::new(odd)), "/a\\nb\\xffä\\u{1b}[31m");
+    }
+}
