@@ -3,10 +3,10 @@
 //! Each group is read in one place and turned into what the crates ask for, so that no command spells a flag its own
 //! way.
 
-use std::path::PathBuf;
+use std::{num::NonZeroU32, path::PathBuf};
 
 use clap::{Args, ValueEnum};
-use stillpoint_repository::{Kdf, Password, Repository, Store};
+use stillpoint_repository::{Kdf, Password, Repository, Store, StoreOptions};
 
 /// The command line is well formed but cannot be meant.
 #[derive(Debug, thiserror::Error)]
@@ -37,12 +37,48 @@ pub(crate) struct OutputArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Repository")]
 pub(crate) struct RepoArgs {
-    /// The repository: file:///path or s3://bucket/prefix (credentials from the usual AWS variables)
+    /// The repository: a path, file:///path, s3://bucket/prefix, az://container/prefix or gs://bucket/prefix;
+    /// credentials come from the provider's usual variables, profiles or the machine's identity
     #[arg(long, env = "STILLPOINT_REPO", value_name = "URL")]
     repo: String,
     /// A file whose first line is the repository's password; otherwise STILLPOINT_PASSWORD is read
     #[arg(long, env = "STILLPOINT_PASSWORD_FILE", value_name = "FILE")]
     password_file: Option<PathBuf>,
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+/// How to reach the store that the repository is in.
+#[derive(Debug, Args)]
+struct StoreArgs {
+    /// The server to ask instead of the provider's own, such as https://minio.example:9000
+    #[arg(long, env = "STILLPOINT_ENDPOINT", value_name = "URL")]
+    endpoint: Option<String>,
+    /// The region of the bucket (S3)
+    #[arg(long, env = "STILLPOINT_REGION", value_name = "NAME")]
+    region: Option<String>,
+    /// A PEM file of certificates to trust in addition to those of the system
+    #[arg(long, env = "STILLPOINT_CA_FILE", value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// Send at most so many KiB a second
+    #[arg(long, env = "STILLPOINT_LIMIT_UPLOAD", value_name = "RATE")]
+    limit_upload: Option<NonZeroU32>,
+    /// Receive at most so many KiB a second
+    #[arg(long, env = "STILLPOINT_LIMIT_DOWNLOAD", value_name = "RATE")]
+    limit_download: Option<NonZeroU32>,
+}
+
+impl StoreArgs {
+    fn options(&self) -> StoreOptions {
+        let Self { endpoint, region, ca_file, limit_upload, limit_download } = self;
+        StoreOptions {
+            endpoint: endpoint.clone(),
+            region: region.clone(),
+            ca_file: ca_file.clone(),
+            limit_upload: *limit_upload,
+            limit_download: *limit_download,
+        }
+    }
 }
 
 impl RepoArgs {
@@ -62,7 +98,7 @@ impl RepoArgs {
     }
 
     fn store(&self) -> anyhow::Result<Store> {
-        Ok(Store::from_url(&self.repo)?)
+        Ok(Store::connect(&self.repo, &self.store.options())?)
     }
 
     fn password(&self) -> anyhow::Result<Password> {

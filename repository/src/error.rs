@@ -15,7 +15,10 @@ pub type Cause = Box<dyn std::error::Error + Send + Sync + 'static>;
 #[non_exhaustive]
 pub enum Error {
     /// The text is not the address of a store.
-    #[error("{url} is no repository address: {reason}; use file:///path, a path, or s3://bucket/prefix")]
+    #[error(
+        "{url} is no repository address: {reason}; a repository is file:///path, a path, s3://bucket/prefix, \
+         az://container/prefix or gs://bucket/prefix"
+    )]
     InvalidUrl {
         /// The address as given.
         url: String,
@@ -41,12 +44,62 @@ pub enum Error {
         store: String,
     },
     /// The store refused the credentials or the right to an operation.
-    #[error("access to {path} in {store} was denied; check the credentials and their rights")]
+    #[error("access to {path} in {store} was denied: {reason}; check the credentials and their rights")]
     AccessDenied {
         /// Address of the store.
         store: String,
         /// File or folder asked for.
         path: String,
+        /// The innermost cause in words.
+        reason: String,
+        /// What the store said.
+        #[source]
+        source: Cause,
+    },
+    /// Nothing tells the store who we are.
+    #[error(
+        "no credentials for {store}: the environment holds none, and this machine has no identity of its own; set {hint}"
+    )]
+    NoCredentials {
+        /// Address of the store.
+        store: String,
+        /// What could be set.
+        hint: &'static str,
+        /// Why the machine's identity is not known.
+        #[source]
+        source: Cause,
+    },
+    /// The store can be read, but takes nothing from us.
+    #[error("{store} cannot be written: {path}: {reason}; mount it writable, or grant the right to write")]
+    ReadOnly {
+        /// Address of the store.
+        store: String,
+        /// File or folder that was to be written or removed.
+        path: String,
+        /// What the store said.
+        reason: String,
+        /// The whole cause.
+        #[source]
+        source: Cause,
+    },
+    /// The store has no space left, or a quota is used up.
+    #[error("{store} is full: {path}: {reason}; free space or raise the quota, then run the operation again")]
+    Full {
+        /// Address of the store.
+        store: String,
+        /// File that was to be written.
+        path: String,
+        /// What the store said.
+        reason: String,
+        /// The whole cause.
+        #[source]
+        source: Cause,
+    },
+    /// The store refuses signatures because our clock differs from its own.
+    #[error("the clock of this host differs too much from that of {store}; set the time, then run the operation again")]
+    Clock {
+        /// Address of the store.
+        store: String,
         /// What the store said.
         #[source]
         source: Cause,

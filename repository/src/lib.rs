@@ -62,7 +62,6 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-mod address;
 mod crypto;
 mod encoding;
 mod error;
@@ -94,6 +93,6 @@ pub use reader::{ContentStream, LineReader, Reader};
 pub use repository::Repository;
 pub use segment::FileWriter;
 pub use snapshot::{Snapshot, SnapshotMeta};
-pub use store::Store;
+pub use store::{Store, StoreOptions};
 pub use tree::{ExtendedAttribute, FileContent, Node, NodeKind, Tree, go_mode, permissions};
 pub use writer::{BlockingWriter, Stats, Writer};

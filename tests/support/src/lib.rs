@@ -3,5 +3,7 @@
 //! A crate of its own, because a file of tests can be used by one package only; nothing but tests depends on it.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod bucket;
+pub mod gcs;
 pub mod require;
 pub mod store;

@@ -1,0 +1,138 @@
+//! The HTTP client of all stores.
+//!
+//! One of our own in place of the library's, because only at the body can a transfer be paced and seen to move, and
+//! because roots, user agent and timeouts are then the same for every provider and for their credentials.
+
+use std::{
+    error::Error as StdError,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use http_body_util::BodyExt;
+use object_store::{
+    ClientConfigKey, ClientOptions,
+    client::{
+        HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody, HttpService,
+    },
+};
+use reqwest::{Body, Certificate, Client, Request, Url};
+
+use super::{
+    connect::chain,
+    pace::{Pace, Paced, Progress},
+};
+
+/// Where machines ask for their own identity: link-local addresses, and Google's name for one.
+const METADATA: [&str; 3] = ["169.254.", "metadata.google.internal", "[fd00:ec2::"];
+
+/// Builds clients that keep to the limits of one store.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Http {
+    pub(super) roots: Vec<Certificate>,
+    pub(super) upload: Pace,
+    pub(super) download: Pace,
+    pub(super) identity: Identity,
+}
+
+/// Whether this machine was asked for its identity in vain.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Identity(Arc<AtomicBool>);
+
+impl Identity {
+    pub(super) fn is_missing(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set_missing(&self, missing: bool) {
+        self.0.store(missing, Ordering::Relaxed);
+    }
+}
+
+impl HttpConnector for Http {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        let allow_http = options.get_config_value(&ClientConfigKey::AllowHttp).is_some_and(|value| value == "true");
+        let mut client = Client::builder()
+            .user_agent(concat!("stillpoint/", env!("CARGO_PKG_VERSION")))
+            .tls_certs_merge(self.roots.clone())
+            .http1_only()
+            .https_only(!allow_http);
+        if let Some(timeout) = connect_timeout(options) {
+            client = client.connect_timeout(timeout);
+        }
+        let client = client.build().map_err(|error| generic(error.into()))?;
+        Ok(HttpClient::new(Service { client, http: self.clone() }))
+    }
+}
+
+/// The library gives a shorter one for the services that tell a machine its identity.
+fn connect_timeout(options: &ClientOptions) -> Option<Duration> {
+    let text = options.get_config_value(&ClientConfigKey::ConnectTimeout)?;
+    text.parse::<jiff::SignedDuration>().ok()?.try_into().ok()
+}
+
+fn generic(source: Box<dyn StdError + Send + Sync>) -> object_store::Error {
+    object_store::Error::Generic { store: "http", source }
+}
+
+#[derive(Debug)]
+struct Service {
+    client: Client,
+    http: Http,
+}
+
+#[async_trait]
+impl HttpService for Service {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let (parts, body) = request.into_parts();
+        let progress: Progress = parts.extensions.get().cloned().unwrap_or_default();
+        let url: Url = parts.uri.to_string().parse().map_err(|error| HttpError::new(HttpErrorKind::Unknown, error))?;
+        let asks_identity = is_metadata(&url);
+        let mut sent = Request::new(parts.method, url);
+        *sent.headers_mut() = parts.headers;
+        if body.content_length() > 0 {
+            let body = Paced::new(body, self.http.upload.clone(), progress.clone());
+            *sent.body_mut() = Some(Body::wrap(body));
+        }
+        let answer = self.client.execute(sent).await.map_err(failure);
+        if asks_identity {
+            self.http.identity.set_missing(answer.is_err());
+        }
+        let (parts, body) = http::Response::<Body>::from(answer?).into_parts();
+        let body = Paced::new(body.map_err(failure), self.http.download.clone(), progress);
+        Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body)))
+    }
+}
+
+fn is_metadata(url: &Url) -> bool {
+    url.host_str().is_some_and(|host| METADATA.iter().any(|start| host.starts_with(start)))
+}
+
+/// Says what kind of failure it was: the library decides by it whether to try again.
+fn failure(error: reqwest::Error) -> HttpError {
+    let kind = match () {
+        () if error.is_timeout() => HttpErrorKind::Timeout,
+        () if error.is_connect() => HttpErrorKind::Connect,
+        () if error.is_decode() => HttpErrorKind::Decode,
+        () => chain(&error).find_map(kind_of_cause).unwrap_or(HttpErrorKind::Unknown),
+    };
+    // the library names the address itself, unless it holds a secret
+    HttpError::new(kind, error.without_url())
+}
+
+fn kind_of_cause(cause: &(dyn StdError + 'static)) -> Option<HttpErrorKind> {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, UnexpectedEof};
+    if let Some(error) = cause.downcast_ref::<hyper::Error>() {
+        let unsent = error.is_closed() || error.is_incomplete_message() || error.is_body_write_aborted();
+        return unsent.then_some(HttpErrorKind::Request);
+    }
+    match cause.downcast_ref::<std::io::Error>()?.kind() {
+        TimedOut => Some(HttpErrorKind::Timeout),
+        ConnectionAborted | ConnectionReset | BrokenPipe | UnexpectedEof => Some(HttpErrorKind::Interrupted),
+        _ => None,
+    }
+}
