@@ -6,8 +6,9 @@ set -euo pipefail
 LAB=${LAB:-$HOME/.cache/stillpoint-cluster}
 OUT=$LAB/k8s-1.20
 VERSION=1.20.2
-PROGRAMS=(kube-apiserver kube-controller-manager)
-PACKAGES=(curl etcd-server gcc golang-github-modern-go-reflect2-dev golang-go libc6-dev make openssl rsync)
+PROGRAMS=(kube-apiserver kube-controller-manager kubelet)
+PACKAGES=(busybox-static containerd curl etcd-server gcc golang-github-modern-go-reflect2-dev golang-go iproute2
+  libc6-dev make openssl python3 rsync runc)
 
 fail() { echo "build.sh: $*" >&2; exit 1; }
 

@@ -6,17 +6,16 @@ set -euo pipefail
 
 [ $# = 2 ] || { sed -n '2,4s/^# //p' "$0" >&2; exit 2; }
 HERE=$(cd "$(dirname "$0")" && pwd)
-LAB=${LAB:-$HOME/.cache/stillpoint-cluster}
-BIN=$LAB/k8s-1.20
 DIR=$(mkdir -p "$1" && cd "$1" && pwd)
 PORT=$2
-PKI=$DIR/pki
+. "$HERE/lib.sh"
 ETCD=http://127.0.0.1:$((PORT + 1))
 ETCD_PEER=http://127.0.0.1:$((PORT + 2))
 
 main() {
   [ -x "$BIN/kube-apiserver" ] || { echo "up.sh: nothing in $BIN: run $HERE/build.sh first" >&2; exit 1; }
   mkdir -p "$PKI" "$DIR/log" "$DIR/pid"
+  echo "$PORT" >"$DIR/port"
   trap 'stop_all $?' EXIT
   make_certificates
   write_kubeconfig "$DIR/kubeconfig" admin
@@ -35,74 +34,18 @@ stop_all() {
   [ "$1" = 0 ] || "$HERE/down.sh" "$DIR"
 }
 
-authority() { # NAME
-  [ ! -f "$PKI/$1.crt" ] || return 0
-  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 365 -subj "/CN=$1" \
-    -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign,cRLSign \
-    -keyout "$PKI/$1.key" -out "$PKI/$1.new" 2>/dev/null
-  mv "$PKI/$1.new" "$PKI/$1.crt"
-}
-
-certificate() { # NAME AUTHORITY SUBJECT USAGE [HOSTS]
-  [ ! -f "$PKI/$1.crt" ] || return 0
-  printf '%s\n' "extendedKeyUsage=$4" "keyUsage=critical,digitalSignature" ${5:+"subjectAltName=$5"} >"$PKI/$1.ext"
-  openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "$3" -keyout "$PKI/$1.key" 2>/dev/null |
-    openssl x509 -req -CA "$PKI/$2.crt" -CAkey "$PKI/$2.key" -CAcreateserial -days 365 \
-      -extfile "$PKI/$1.ext" -out "$PKI/$1.new" 2>/dev/null
-  mv "$PKI/$1.new" "$PKI/$1.crt"
-}
-
 make_certificates() {
   authority ca
   authority front-proxy-ca
   certificate apiserver ca /CN=kube-apiserver serverAuth "IP:127.0.0.1,IP:10.96.0.1,DNS:localhost,DNS:kubernetes.default.svc"
   certificate admin ca /O=system:masters/CN=admin clientAuth
   certificate controller-manager ca /CN=system:kube-controller-manager clientAuth
+  certificate apiserver-kubelet-client ca /O=system:masters/CN=kube-apiserver-kubelet-client clientAuth
   certificate front-proxy front-proxy-ca /CN=front-proxy clientAuth
   [ -f "$PKI/sa.pub" ] || {
     openssl ecparam -genkey -name prime256v1 -noout -out "$PKI/sa.key"
     openssl ec -in "$PKI/sa.key" -pubout -out "$PKI/sa.pub" 2>/dev/null
   }
-}
-
-write_kubeconfig() { # FILE CERTIFICATE
-  cat >"$1" <<Y
-apiVersion: v1
-kind: Config
-current-context: test
-contexts: [{name: test, context: {cluster: test, user: $2}}]
-clusters: [{name: test, cluster: {server: "https://127.0.0.1:$PORT", certificate-authority: "$PKI/ca.crt"}}]
-users: [{name: $2, user: {client-certificate: "$PKI/$2.crt", client-key: "$PKI/$2.key"}}]
-Y
-}
-
-running() { # NAME
-  [ -f "$DIR/pid/$1" ] && kill -0 "$(cat "$DIR/pid/$1")" 2>/dev/null
-}
-
-start() { # NAME ARGUMENTS...
-  local name=$1
-  shift
-  ! running "$name" || return 0
-  (cd "$DIR" && exec setsid "$BIN/$name" "$@" >>"$DIR/log/$name.log" 2>&1 </dev/null) &
-  echo $! >"$DIR/pid/$name"
-}
-
-ask() { # PATH
-  curl -sf --max-time 5 --cacert "$PKI/ca.crt" --cert "$PKI/admin.crt" --key "$PKI/admin.key" "https://127.0.0.1:$PORT$1"
-}
-
-await() { # NAME COMMAND...
-  local name=$1 deadline=$((SECONDS + 60))
-  shift
-  until "$@" >/dev/null; do
-    if ! running "$name" || [ $SECONDS -ge $deadline ]; then
-      echo "up.sh: $name does not serve; the end of $DIR/log/$name.log:" >&2
-      tail -n 20 "$DIR/log/$name.log" >&2
-      exit 1
-    fi
-    sleep 0.2
-  done
 }
 
 start_etcd() {
@@ -122,7 +65,9 @@ start_apiserver() {
     --requestheader-username-headers=X-Remote-User --requestheader-group-headers=X-Remote-Group \
     --requestheader-extra-headers-prefix=X-Remote-Extra- --enable-aggregator-routing=true \
     --proxy-client-cert-file="$PKI/front-proxy.crt" --proxy-client-key-file="$PKI/front-proxy.key" \
-    --cert-dir="$DIR/unused"
+    --kubelet-client-certificate="$PKI/apiserver-kubelet-client.crt" \
+    --kubelet-client-key="$PKI/apiserver-kubelet-client.key" --kubelet-certificate-authority="$PKI/ca.crt" \
+    --kubelet-preferred-address-types=Hostname --cert-dir="$DIR/unused"
 }
 
 start_controller_manager() {
