@@ -84,6 +84,16 @@ impl Supervised {
         self.state.lock().status()
     }
 
+    /// Blocks until the child has ended, however long that takes.
+    ///
+    /// # Errors
+    /// When the operating system could not tell how the child ended.
+    pub fn join(&self) -> io::Result<ExitStatus> {
+        let running = |ending: &mut Ending| matches!(ending, Ending::Running);
+        let ended = self.state.changed.wait_while(self.state.lock(), running).unwrap_or_else(PoisonError::into_inner);
+        ended.status()?.ok_or_else(|| io::Error::other("the child neither runs nor has ended"))
+    }
+
     /// Ends the process group: SIGTERM, then SIGKILL if the child still runs after `grace`.
     /// Blocks until the child is reaped; a child that has ended already gives its status.
     ///
@@ -234,6 +244,7 @@ mod tests {
         let child = Supervised::spawn(shell("exit 3")).unwrap();
         assert_eq!(child.wait(SOON).unwrap().unwrap().code(), Some(3));
         assert_eq!(child.try_wait().unwrap().unwrap().code(), Some(3));
+        assert_eq!(child.join().unwrap().code(), Some(3));
         assert_eq!(child.terminate(SOON).unwrap().code(), Some(3));
     }
 
