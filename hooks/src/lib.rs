@@ -2,3 +2,6 @@
 //!
 //! It knows nothing of repositories or of what is copied meanwhile: whoever stops writers hands in the work to do while
 //! they stand still.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod hook;
