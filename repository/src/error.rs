@@ -181,7 +181,7 @@ pub enum Error {
         id: Id,
     },
     /// Somebody else's lock is in the way.
-    #[error("{store} is locked{} by {user} on {host} (pid {pid}) since {since}; wait, or remove a dead lock with restic unlock", if *.exclusive { " exclusively" } else { "" })]
+    #[error("{store} is locked{} by {user} on {host} (pid {pid}) since {since}; wait, or remove a dead lock with repo unlock", if *.exclusive { " exclusively" } else { "" })]
     Locked {
         /// Address of the store.
         store: String,
@@ -195,6 +195,18 @@ pub enum Error {
         pid: u32,
         /// When the lock was written or refreshed last.
         since: Timestamp,
+    },
+    /// A lock that cannot be read may exclude us.
+    #[error(
+        "lock {id} of {store} cannot be read: {reason}; if nobody works there, repo unlock --remove-all removes it"
+    )]
+    LockUnreadable {
+        /// Address of the store.
+        store: String,
+        /// Name of the lock's file.
+        id: Id,
+        /// How that shows.
+        reason: String,
     },
     /// Our own lock was removed or could not be refreshed.
     #[error("the lock on {store} was lost: {reason}; nothing was committed, run the operation again")]

@@ -89,6 +89,7 @@ pub use encoding::Compression;
 pub use error::{Cause, Error};
 pub use id::{Id, ParseIdError};
 pub use key::{Kdf, Password};
+pub use lock::{FoundLock, Holder, LockState, Stale, Unlocked};
 pub use reader::{ContentStream, LineReader, Reader};
 pub use repository::Repository;
 pub use segment::FileWriter;

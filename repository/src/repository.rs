@@ -3,7 +3,7 @@
 //! An opened repository is a store and a key; what may be done with it is split by purpose: a writer holds a lock, a
 //! reader holds an index, and neither can do the other's work.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
@@ -41,6 +41,8 @@ struct Config {
 pub struct Repository {
     files: Arc<Files>,
     id: Id,
+    /// How long to wait for the lock of others.
+    patience: Duration,
 }
 
 impl std::fmt::Debug for Repository {
@@ -70,7 +72,7 @@ impl Repository {
         store.put(&key_path, key.clone().into()).await?;
         let id = write_config(&store, &cipher, &key_path).await?;
         clear_orphaned_keys(&store, &key_path, key).await?;
-        Ok(Self { files: Arc::new(Files { store, cipher }), id })
+        Ok(Self { files: Arc::new(Files { store, cipher }), id, patience: Duration::ZERO })
     }
 
     /// Opens a repository.
@@ -98,7 +100,14 @@ impl Repository {
         if config.version != VERSION {
             return Err(Error::UnsupportedVersion { store: store.to_string(), version: config.version });
         }
-        Ok(Self { files: Arc::new(Files { store, cipher }), id: config.id })
+        Ok(Self { files: Arc::new(Files { store, cipher }), id: config.id, patience: Duration::ZERO })
+    }
+
+    /// The same, waiting up to `patience` for a lock that is in the way instead of failing at once. The holder is
+    /// named once, by a warning.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// The id drawn when the repository was created, the same wherever it is copied.
@@ -141,7 +150,7 @@ impl Repository {
     /// # Errors
     /// [`Error::FileMissing`] if there is none of this id, [`Error::Locked`] while anybody works on the repository.
     pub async fn forget(&self, id: &Id) -> Result<(), Error> {
-        let lock = Lock::acquire(&self.files, LockKind::Exclusive).await?;
+        let lock = Lock::acquire(&self.files, LockKind::Exclusive, self.patience).await?;
         let forgotten = self.forget_locked(id, &lock).await;
         lock.release().await;
         forgotten
@@ -169,7 +178,7 @@ impl Repository {
     /// # Errors
     /// [`Error::Locked`] while a prune or a forget runs.
     pub async fn writer_with(&self, compression: Compression) -> Result<Writer, Error> {
-        let lock = Lock::acquire(&self.files, LockKind::Shared).await?;
+        let lock = Lock::acquire(&self.files, LockKind::Shared, self.patience).await?;
         let packs = self.packs().await?;
         // nothing else may stand in for new data: a pack that is gone or torn would be missed by every later backup
         let stored = move |pack: &Id, blob: &PackedBlob| packs.get(pack).is_some_and(|size| *size >= blob.end());

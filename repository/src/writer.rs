@@ -27,7 +27,7 @@ use crate::{
     encoding::Compression,
     files::{Files, Folder},
     index::{Index, NewPacks},
-    lock::Lock,
+    lock::{Lease, Lock},
     pack::{BlobKind, PackBuilder, SealedBlob},
     segment::{FileWriter, PIECE},
     snapshot::{SnapshotFile, SnapshotMeta},
@@ -80,6 +80,7 @@ pub(crate) struct Stock {
     cipher: Cipher,
     compression: Compression,
     index: Index,
+    lease: Lease,
     ledger: Mutex<Ledger>,
     data: Mutex<PackBuilder>,
     trees: Mutex<PackBuilder>,
@@ -117,6 +118,7 @@ impl Writer {
             cipher: files.cipher.clone(),
             compression,
             index,
+            lease: lock.lease(),
             ledger: Mutex::new(ledger),
             data: Mutex::default(),
             trees: Mutex::default(),
@@ -286,6 +288,7 @@ impl Stock {
 
     /// Whether the blob is new; from then on it is known and counts as under way.
     fn admit(&self, kind: BlobKind, id: Id, size: usize) -> Result<bool, Error> {
+        self.lease.check()?;
         let stored = self.index.contains(kind, &id);
         let mut ledger = guard(&self.ledger);
         ledger.check_open()?;
@@ -333,6 +336,7 @@ impl Stock {
 
     /// Takes no more blobs and hands over the packs that are not full.
     fn close(&self) -> Result<(), Error> {
+        self.lease.check()?;
         {
             let mut ledger = guard(&self.ledger);
             ledger.check_open()?;
