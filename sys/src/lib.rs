@@ -1,4 +1,4 @@
-//! Operating system calls: child processes that cannot outlive us.
+//! Operating system calls: child processes that cannot outlive us, filesystems that stand still.
 //!
 //! This is the only crate that may hold `unsafe` code, so that one small place has to be read to
 //! trust all of it; it knows nothing of its users.
@@ -6,10 +6,12 @@
 #![allow(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod freeze;
 mod supervised;
 
 use std::{io, os::unix::process::CommandExt, process::Command};
 
+pub use freeze::{filesystem_uuid, freeze, thaw};
 use nix::{
     errno::Errno,
     sys::{prctl, signal::Signal},

@@ -5,5 +5,6 @@
 
 pub mod bucket;
 pub mod gcs;
+pub mod loop_mount;
 pub mod require;
 pub mod store;

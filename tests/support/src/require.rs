@@ -35,6 +35,28 @@ pub fn env(name: &str) -> Option<String> {
     value.or_else(|| skip(&format!("{name} is not set")))
 }
 
+/// Nothing, where the test runs as root with `CAP_SYS_ADMIN`; `None` when it is to be skipped.
+///
+/// # Panics
+/// When it does not and `STILLPOINT_REQUIRE=all`.
+#[must_use]
+pub fn root() -> Option<()> {
+    let root = rustix::process::geteuid().is_root();
+    root.then_some(()).or_else(|| skip("only root can do this"))
+}
+
+/// A kind of filesystem that can be made and mounted on a loop device here; `None` when the test is to be skipped.
+///
+/// # Panics
+/// When it cannot and `STILLPOINT_REQUIRE=all`.
+#[must_use]
+pub fn loop_device(kind: &str) -> Option<&str> {
+    root()?;
+    program(&format!("mkfs.{kind}"))?;
+    let control = std::path::Path::new("/dev/loop-control");
+    if control.exists() { Some(kind) } else { skip("no loop devices") }
+}
+
 fn skip<T>(reason: &str) -> Option<T> {
     let thread = thread::current();
     let test = thread.name().unwrap_or("a test without a name");
