@@ -6,5 +6,6 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod listing;
+pub mod restore;
 pub mod selection;
 pub mod volume;

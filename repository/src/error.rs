@@ -257,6 +257,18 @@ impl Error {
         matches!(self, Self::FileMissing { .. })
     }
 
+    /// Whether this says that something in the repository is damaged or lost, while the repository can be read.
+    pub fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            Self::Damaged { .. }
+                | Self::BlobMissing { .. }
+                | Self::FileMissing { .. }
+                | Self::Store { .. }
+                | Self::TooLarge { .. }
+        )
+    }
+
     pub(crate) fn damaged(path: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::Damaged { path: path.into(), reason: reason.into() }
     }

@@ -90,7 +90,7 @@ pub use error::{Cause, Error};
 pub use id::{Id, ParseIdError};
 pub use key::{Kdf, Password};
 pub use lock::{FoundLock, Holder, LockState, Stale, Unlocked};
-pub use reader::{ContentStream, LineReader, Reader};
+pub use reader::{BulkPlan, ContentStream, LineReader, Reader, SealedBlobs, TreeRead};
 pub use repository::Repository;
 pub use segment::FileWriter;
 pub use snapshot::{Snapshot, SnapshotMeta};

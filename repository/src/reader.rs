@@ -3,6 +3,8 @@
 //! Nothing is handed out that is not exactly what its id says. Neighbouring blobs of a pack come in one request and a
 //! few requests run ahead, because a file written at once lies together and a store's latency is what costs.
 
+mod bulk;
+
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -11,6 +13,7 @@ use futures::{
     stream::{self, BoxStream},
 };
 
+pub use self::bulk::{BulkPlan, SealedBlobs, TreeRead};
 use crate::{
     Error, Id,
     files::Files,

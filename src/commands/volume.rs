@@ -4,6 +4,9 @@
 
 mod get;
 mod ls;
+mod restore;
+
+use std::{os::unix::ffi::OsStrExt, path::Path};
 
 use clap::{Args, Subcommand};
 use stillpoint_filetree::volume::{self, HostFilter, VolumeBackup};
@@ -21,12 +24,16 @@ pub(crate) enum VolumeCommand {
         after_help = "Examples:\n  stillpoint volume ls data\n  stillpoint volume ls data logs -lR --snapshot 1a2b3c4d"
     )]
     Ls(ls::LsArgs),
+    /// Restores a backup of a volume, or a part of it, into a directory.
+    #[command(after_help = restore::EXAMPLES)]
+    Restore(restore::RestoreArgs),
 }
 
 pub(crate) async fn run(command: VolumeCommand) -> anyhow::Result<Exit> {
     match command {
         VolumeCommand::Get(args) => get::run(args).await,
         VolumeCommand::Ls(args) => ls::run(args).await,
+        VolumeCommand::Restore(args) => restore::run(args).await,
     }
 }
 
@@ -83,5 +90,27 @@ impl BackupArgs {
         let snapshot = self.snapshot.as_deref().filter(|id| *id != LATEST);
         let backup = volume::find(&repository, name, &self.host.filter(), snapshot).await?;
         Ok((repository, backup))
+    }
+}
+
+/// A path on one line: a name may hold line feeds, and bytes that are no text.
+fn shown(path: &Path) -> String {
+    path.as_os_str().as_bytes().utf8_chunks().fold(String::new(), |mut shown, chunk| {
+        for c in chunk.valid().chars() {
+            if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+        }
+        shown.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
+        shown
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn odd_names_stay_on_one_line() {
+        let odd = std::ffi::OsStr::from_bytes(b"/a\nb\xff\xc3\xa4\x1b[31m");
+        assert_eq!(shown(Path::new(odd)), "/a\\nb\\xffä\\u{1b}[31m");
     }
 }

@@ -1,9 +1,6 @@
 //! `stillpoint volume ls`.
 
-use std::{
-    os::unix::ffi::OsStrExt,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use jiff::Timestamp;
@@ -14,7 +11,7 @@ use stillpoint_filetree::{
 };
 use stillpoint_repository::{Node, NodeKind, permissions};
 
-use super::BackupArgs;
+use super::{BackupArgs, shown};
 use crate::{
     args::{Format, OutputArgs},
     commands::backup::seconds,
@@ -102,19 +99,6 @@ fn line(path: &Path, node: &Node, long: bool) -> String {
     format!("{} {owner:<15} {:>13} {} {name}{target}\n", mode(node), node.size, seconds(node.mtime))
 }
 
-/// A path on one line: a name may hold line feeds, and bytes that are no text.
-fn shown(path: &Path) -> String {
-    path.as_os_str().as_bytes().utf8_chunks().fold(String::new(), |mut shown, chunk| {
-        shown.extend(chunk.valid().chars().flat_map(|c| {
-            let escaped: Box<dyn Iterator<Item = char>> =
-                if c.is_control() { Box::new(c.escape_default()) } else { Box::new(std::iter::once(c)) };
-            escaped
-        }));
-        shown.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
-        shown
-    })
-}
-
 fn named(name: &str, number: u32) -> String {
     if name.is_empty() { number.to_string() } else { name.to_owned() }
 }
@@ -158,11 +142,5 @@ mod tests {
         assert_eq!(mode(&node(0o041_777)), "drwxrwxrwt");
         assert_eq!(mode(&node(0o046_750)), "drwsr-s---");
         assert_eq!(mode(&node(0o047_000)), "d--S--S--T");
-    }
-
-    #[test]
-    fn odd_names_stay_on_one_line() {
-        let odd = std::ffi::OsStr::from_bytes(b"/a\nb\xff\xc3\xa4\x1b[31m");
-        assert_eq!(shown(Path::new(odd)), "/a\\nb\\xffä\\u{1b}[31m");
     }
 }
