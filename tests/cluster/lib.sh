@@ -32,8 +32,9 @@ users: [{name: $2, user: {client-certificate: "$PKI/$2.crt", client-key: "$PKI/$
 Y
 }
 
+# One that was killed and that nobody has reaped has no command line.
 running() { # NAME
-  [ -f "$DIR/pid/$1" ] && kill -0 "$(cat "$DIR/pid/$1")" 2>/dev/null
+  [ -f "$DIR/pid/$1" ] && [ -n "$(tr -d '\0' 2>/dev/null <"/proc/$(cat "$DIR/pid/$1")/cmdline")" ]
 }
 
 start() { # NAME ARGUMENTS...
