@@ -171,7 +171,9 @@ pub enum Error {
         reason: String,
     },
     /// The index knows no such blob.
-    #[error("{kind} blob {id} is in no index of {store}; the backup that needs it cannot be read")]
+    #[error(
+        "{kind} blob {id} is in no index of {store}: what needs it cannot be read; stillpoint repo check tells what else, and restic repair index (rebuild-index before 0.15) finds it if its pack is still there"
+    )]
     BlobMissing {
         /// Address of the store.
         store: String,
@@ -208,6 +210,19 @@ pub enum Error {
         /// How that shows.
         reason: String,
     },
+    /// Which data is needed is unknown, so none can be called unneeded.
+    #[error("what is needed in {store} cannot be told, so nothing was removed: {reason}{}; run stillpoint repo check, which says what is damaged and what to do", if *.others > 0 { format!(" ({} more)", .others) } else { String::new() })]
+    NeedsUnknown {
+        /// Address of the store.
+        store: String,
+        /// The first thing that cannot be read.
+        reason: String,
+        /// How many others there are.
+        others: u64,
+    },
+    /// The caller asked to stop.
+    #[error("stopped as asked; what is half done is finished by doing it again")]
+    Cancelled,
     /// Our own lock was removed or could not be refreshed.
     #[error("the lock on {store} was lost: {reason}; nothing was committed, run the operation again")]
     LockLost {

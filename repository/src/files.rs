@@ -23,7 +23,7 @@ pub(crate) enum Folder {
 }
 
 impl Folder {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Index => "index",
             Self::Locks => "locks",

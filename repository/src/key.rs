@@ -175,6 +175,15 @@ pub(crate) fn unlock(bytes: &[u8], password: &Password) -> Unlocked {
     }
 }
 
+/// Looks whether a key file is one, without any password.
+pub(crate) fn inspect(bytes: &[u8]) -> Result<(), String> {
+    let file: KeyFile = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    for part in [&file.salt, &file.data] {
+        BASE64_STANDARD.decode(part).map_err(|error| error.to_string())?;
+    }
+    Kdf::from_key_file(&file).map(drop)
+}
+
 fn sealed_master(bytes: &[u8], password: &Password) -> Result<(Cipher, Vec<u8>), String> {
     let file: KeyFile = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     let salt = BASE64_STANDARD.decode(&file.salt).map_err(|error| error.to_string())?;

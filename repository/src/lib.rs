@@ -62,6 +62,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod check;
 mod crypto;
 mod encoding;
 mod error;
@@ -69,31 +70,41 @@ mod files;
 mod go;
 mod id;
 mod index;
+mod inventory;
 mod key;
+mod lean;
 mod lock;
 mod pack;
 mod polynomial;
 mod process;
+mod progress;
+mod prune;
 mod reader;
 mod repository;
 mod segment;
 mod sidecar;
 pub mod signing;
 mod snapshot;
+mod stats;
 mod store;
 mod tree;
 mod upload;
+mod walk;
 mod writer;
 
+pub use check::{Affected, AffectedSnapshot, CheckReport, CheckRequest, Finding, FindingKind, ReadData, Severity};
 pub use encoding::Compression;
 pub use error::{Cause, Error};
 pub use id::{Id, ParseIdError};
 pub use key::{Kdf, Password};
 pub use lock::{FoundLock, Holder, LockState, Stale, Unlocked};
+pub use progress::{Control, Progress, Stage};
+pub use prune::{Prune, PrunePlan, PruneReport, PruneRequest, Tally};
 pub use reader::{BulkPlan, ContentStream, LineReader, Reader, SealedBlobs, TreeRead};
 pub use repository::Repository;
 pub use segment::FileWriter;
 pub use snapshot::{Snapshot, SnapshotMeta};
+pub use stats::RepositoryStats;
 pub use store::{Store, StoreOptions};
 pub use tree::{ExtendedAttribute, FileContent, Node, NodeKind, Tree, go_mode, permissions};
 pub use writer::{BlockingWriter, Stats, Writer};

@@ -26,8 +26,14 @@ const MAX_BLOBS: usize = 10_000;
 
 const LENGTH_FIELD: usize = 4;
 
+/// Bytes of a pack without blobs.
+pub(crate) const FRAME: u64 = (crypto::OVERHEAD + LENGTH_FIELD) as u64;
+
+/// The largest header that is read, as in restic: of about 400,000 blobs.
+pub(crate) const MAX_HEADER: usize = 16 << 20;
+
 /// The two kinds of blobs; one pack holds one kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum BlobKind {
     /// A piece of a file.
@@ -61,6 +67,17 @@ impl PackedBlob {
     pub(crate) fn end(&self) -> u64 {
         u64::from(self.offset) + u64::from(self.length)
     }
+
+    /// Bytes of the plaintext.
+    pub(crate) fn plain(&self) -> u64 {
+        let sealed = u64::from(self.length).saturating_sub(crypto::OVERHEAD as u64);
+        self.uncompressed.map_or(sealed, u64::from)
+    }
+
+    /// Bytes of its entry in the header.
+    pub(crate) fn entry(&self) -> u64 {
+        if self.uncompressed.is_some() { 41 } else { 37 }
+    }
 }
 
 /// A blob as it goes into a pack.
@@ -93,6 +110,12 @@ impl<'a> SealedBlob<'a> {
             Ok(compressed)
         })?;
         Ok(Self { kind, id, sealed: buffer, uncompressed: compressed.then_some(length) })
+    }
+
+    /// Takes a blob over from another pack as it lies there.
+    pub(crate) fn copied(blob: &PackedBlob, sealed: &'a [u8]) -> Self {
+        let PackedBlob { kind, id, uncompressed, .. } = *blob;
+        Self { kind, id, sealed, uncompressed }
     }
 
     /// Bytes that it takes in a pack.
@@ -188,14 +211,20 @@ fn encode_header(blobs: &[PackedBlob]) -> Vec<u8> {
 
 /// Reads the header of a whole pack and checks that it accounts for every byte.
 pub(crate) fn read_header(cipher: &Cipher, pack: &[u8]) -> Result<Vec<PackedBlob>, String> {
-    let (rest, length) = pack.split_last_chunk::<LENGTH_FIELD>().ok_or("it is too short for a pack")?;
+    read_header_of(cipher, pack, pack.len() as u64)
+}
+
+/// The same for a pack of `size` bytes of which only the last ones are at hand.
+pub(crate) fn read_header_of(cipher: &Cipher, tail: &[u8], size: u64) -> Result<Vec<PackedBlob>, String> {
+    let (rest, length) = tail.split_last_chunk::<LENGTH_FIELD>().ok_or("it is too short for a pack")?;
     let length = u32::from_le_bytes(*length) as usize;
-    let start = rest.len().checked_sub(length).filter(|_| length >= crypto::OVERHEAD);
+    let start = rest.len().checked_sub(length).filter(|_| (crypto::OVERHEAD..=MAX_HEADER).contains(&length));
     let start = start.ok_or("its header length is out of bounds")?;
     let header = cipher.open(&rest[start..]).map_err(|error| format!("its header does not open: {error}"))?;
     let blobs = decode_header(&header)?;
-    let end = blobs.last().map_or(0, |blob| blob.offset as usize + blob.length as usize);
-    if end == start { Ok(blobs) } else { Err("its header does not account for all its bytes".into()) }
+    let end = blobs.last().map_or(0, PackedBlob::end);
+    let before = size - (tail.len() - start) as u64;
+    if end == before { Ok(blobs) } else { Err("its header does not account for all its bytes".into()) }
 }
 
 fn decode_header(mut header: &[u8]) -> Result<Vec<PackedBlob>, String> {

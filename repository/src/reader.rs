@@ -33,14 +33,16 @@ const AHEAD: usize = 3;
 pub struct Reader {
     files: Arc<Files>,
     index: Arc<Index>,
+    /// An index file that could not be read, and why.
+    unread: Option<(String, String)>,
 }
 
 /// The bytes of a file in order; it ends after the first error.
 pub type ContentStream = BoxStream<'static, Result<Bytes, Error>>;
 
 impl Reader {
-    pub(crate) fn new(files: Arc<Files>, index: Index) -> Self {
-        Self { files, index: Arc::new(index) }
+    pub(crate) fn new(files: Arc<Files>, index: Index, unread: Option<(String, String)>) -> Self {
+        Self { files, index: Arc::new(index), unread }
     }
 
     /// Reads a directory.
@@ -121,11 +123,13 @@ impl Reader {
 
     fn locations(&self, kind: BlobKind, id: &Id) -> Result<Vec<Location>, Error> {
         let locations: Vec<_> = self.index.locations(kind, id).collect();
-        if locations.is_empty() {
-            let store = self.files.store.to_string();
-            return Err(Error::BlobMissing { store, kind: kind.name(), id: *id });
+        match &self.unread {
+            _ if !locations.is_empty() => Ok(locations),
+            Some((path, reason)) => {
+                Err(Error::damaged(path, format!("{reason}, and {} blob {id} is in no other", kind.name())))
+            }
+            None => Err(Error::BlobMissing { store: self.files.store.to_string(), kind: kind.name(), id: *id }),
         }
-        Ok(locations)
     }
 
     /// Reads the blobs of a request; if that fails, each alone, from wherever else it lies.

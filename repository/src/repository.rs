@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -188,14 +188,38 @@ impl Repository {
 
     /// Starts reading: loads the index. A reader sees what was committed before.
     ///
+    /// An index file that is damaged is passed over: what others name can still be read, and asking for a blob that only
+    /// it may name is the error.
+    ///
     /// # Errors
-    /// [`Error::Damaged`] names an index file that cannot be read.
+    /// Those of the store.
     pub async fn reader(&self) -> Result<Reader, Error> {
-        Ok(Reader::new(self.files.clone(), self.index(|_, _| true).await?))
+        let (mut index, mut unread) = (Index::default(), None);
+        let mut contents = self.files.stream(Folder::Index).await?;
+        while let Some(content) = contents.next().await {
+            let added = match content {
+                Ok((id, json)) => add_to(&mut index, id, json, |_, _| true).await,
+                Err(error) => Err(error),
+            };
+            match added {
+                Err(Error::Damaged { path, reason }) => unread = Some((path, reason)),
+                other => other?,
+            }
+        }
+        Ok(Reader::new(self.files.clone(), index, unread))
     }
 
     pub(crate) fn files(&self) -> &Files {
         &self.files
+    }
+
+    /// Takes a lock, as patiently as was asked for.
+    pub(crate) async fn lock(&self, kind: LockKind) -> Result<Lock, Error> {
+        Lock::acquire(&self.files, kind, self.patience).await
+    }
+
+    pub(crate) fn shared_files(&self) -> Arc<Files> {
+        self.files.clone()
     }
 
     /// Loads the index; of the files' text only a few are in memory at a time.
@@ -203,10 +227,7 @@ impl Repository {
         let mut index = Index::default();
         let mut contents = self.files.stream(Folder::Index).await?;
         while let Some((id, json)) = contents.try_next().await? {
-            let path = Folder::Index.path(&id);
-            let (file, path) =
-                tokio::task::spawn_blocking(move || IndexFile::parse(&json, &path).map(|file| (file, path))).await??;
-            index.add_file(file, &path, &usable)?;
+            add_to(&mut index, id, json, &usable).await?;
         }
         Ok(index)
     }
@@ -217,6 +238,18 @@ impl Repository {
         let pack = |name: &str| name.rsplit('/').next()?.parse().ok();
         Ok(entries.iter().filter_map(|entry| Some((pack(&entry.name)?, entry.size))).collect())
     }
+}
+
+async fn add_to(
+    index: &mut Index,
+    id: Id,
+    json: Vec<u8>,
+    usable: impl Fn(&Id, &PackedBlob) -> bool,
+) -> Result<(), Error> {
+    let path = Folder::Index.path(&id);
+    let parse = move || IndexFile::parse(&json, &path).map(|file| (file, path));
+    let (file, path) = tokio::task::spawn_blocking(parse).await??;
+    index.add_file(file, &path, usable)
 }
 
 fn parse_snapshot(id: Id, json: &[u8]) -> Result<Snapshot, Error> {

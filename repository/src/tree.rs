@@ -212,7 +212,7 @@ impl Tree {
 }
 
 /// Whether a name stays inside its directory.
-fn is_safe(name: &OsStr) -> bool {
+pub(crate) fn is_safe(name: &OsStr) -> bool {
     let bytes = name.as_bytes();
     !matches!(bytes, b"" | b"." | b"..") && !bytes.iter().any(|byte| matches!(byte, b'/' | 0))
 }
@@ -226,7 +226,7 @@ fn write_name<S: Serializer>(name: &OsStr, serializer: S) -> Result<S::Ok, S::Er
     serializer.serialize_str(&go::quote(name))
 }
 
-fn read_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OsString, D::Error> {
+pub(crate) fn read_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OsString, D::Error> {
     let quoted = String::deserialize(deserializer)?;
     go::unquote(&quoted).ok_or_else(|| serde::de::Error::custom(format!("the name {quoted:?} is not quoted rightly")))
 }

@@ -10,26 +10,18 @@ mod common;
 use std::sync::Arc;
 
 use common::{
+    copy_store,
     faulty::{Fault, Faulty},
     init, joined, lines, meta, objects, open, password, root,
 };
 use futures::TryStreamExt;
-use object_store::{ObjectStore, ObjectStoreExt, PutPayload, memory::InMemory, path::Path};
+use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory, path::Path};
 use stillpoint_repository::{Error, Id, Kdf, Repository, Snapshot, Store};
 
 const FAULTS: [Fault; 4] = [Fault::Refuse, Fault::LoseAnswer, Fault::Hang, Fault::Die];
 
 fn store(objects: Arc<dyn ObjectStore>) -> Store {
     Store::new(objects, Path::from("prefix"), "test://store")
-}
-
-async fn copy(from: &InMemory) -> Arc<InMemory> {
-    let to = InMemory::new();
-    for meta in from.list(None).try_collect::<Vec<_>>().await.unwrap() {
-        let bytes = from.get(&meta.location).await.unwrap().bytes().await.unwrap();
-        to.put(&meta.location, PutPayload::from(bytes)).await.unwrap();
-    }
-    Arc::new(to)
 }
 
 async fn backup(store: &Store, count: usize) -> Result<Id, Error> {
@@ -69,7 +61,7 @@ async fn a_backup_is_complete_or_absent_whatever_fails_and_the_next_one_works() 
     let (mut committed, mut absent) = (0, 0);
     for fault in FAULTS {
         for at in 0.. {
-            let below = copy(&base).await;
+            let below = copy_store(&base).await;
             let faulty = Faulty::new(at, fault);
             let result = backup(&store(faulty.before(&below)), 400).await;
             if !faulty.has_struck() {
@@ -137,7 +129,7 @@ async fn a_forget_removes_its_snapshot_or_nothing_whatever_fails() {
     let doomed = backup(&store(base.clone()), 30).await.unwrap();
     for fault in FAULTS {
         for at in 0.. {
-            let below = copy(&base).await;
+            let below = copy_store(&base).await;
             let faulty = Faulty::new(at, fault);
             let result = match Repository::open(store(faulty.before(&below)), &password()).await {
                 Ok(repository) => repository.forget(&doomed).await,

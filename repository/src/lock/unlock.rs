@@ -66,8 +66,8 @@ impl Repository {
     /// Those of the store.
     pub async fn unlock(&self, all: bool) -> Result<Unlocked, Error> {
         let mut unlocked = Unlocked::default();
-        for id in self.files().list(Folder::Locks).await? {
-            let Some(found) = look(self.files(), id).await? else { continue };
+        for found in self.locks().await? {
+            let id = found.id;
             if all || matches!(found.state, LockState::Stale(_)) {
                 self.files().remove(Folder::Locks, &id).await?;
                 unlocked.removed.push(found);
@@ -76,6 +76,15 @@ impl Repository {
             }
         }
         Ok(unlocked)
+    }
+
+    /// All locks, ours too.
+    pub(crate) async fn locks(&self) -> Result<Vec<FoundLock>, Error> {
+        let mut locks = Vec::new();
+        for id in self.files().list(Folder::Locks).await? {
+            locks.extend(look(self.files(), id).await?);
+        }
+        Ok(locks)
     }
 }
 
