@@ -57,7 +57,11 @@ pub(crate) async fn run(args: DeleteArgs) -> anyhow::Result<Exit> {
     let snapshot = catalog::forget(&repository, &args.name).await?;
     let deleted = Deleted { name: &args.name, snapshot: snapshot.to_string() };
     output::print(args.output.output, &deleted, || {
-        format!("deleted backup {} (snapshot {}); its space is freed by `restic prune`\n", args.name, snapshot.short())
+        format!(
+            "deleted backup {} (snapshot {}); `stillpoint repo prune` frees its space\n",
+            args.name,
+            snapshot.short()
+        )
     })?;
     Ok(Exit::Done)
 }
