@@ -6,7 +6,7 @@
 use std::{num::NonZeroU32, path::PathBuf};
 
 use clap::{Args, ValueEnum};
-use stillpoint_repository::{Kdf, Password, Repository, Store, StoreOptions};
+use stillpoint_repository::{Error, Kdf, Password, Repository, Store, StoreOptions};
 
 /// The command line is well formed but cannot be meant.
 #[derive(Debug, thiserror::Error)]
@@ -98,7 +98,10 @@ impl RepoArgs {
     }
 
     fn store(&self) -> anyhow::Result<Store> {
-        Ok(Store::connect(&self.repo, &self.store.options())?)
+        Store::connect(&self.repo, &self.store.options()).map_err(|error| match error {
+            Error::InvalidUrl { .. } | Error::InvalidSetting { .. } => UsageError(error.to_string()).into(),
+            error => error.into(),
+        })
     }
 
     fn password(&self) -> anyhow::Result<Password> {

@@ -25,6 +25,14 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// What the options or the environment say about the store makes no sense.
+    #[error("{store} cannot be used: {reason}")]
+    InvalidSetting {
+        /// Address of the store.
+        store: String,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
     /// The store is reachable, but holds no repository.
     #[error("there is no repository at {store}; create it with init or correct the address")]
     NoRepository {

@@ -10,3 +10,4 @@ pub(crate) mod cluster;
 pub(crate) mod pairs;
 pub(crate) mod proxy;
 pub(crate) mod shell;
+pub(crate) mod store;

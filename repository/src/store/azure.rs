@@ -34,6 +34,10 @@ pub(super) fn build(
     let suffix = settings.get("AZURE_ENDPOINT_SUFFIX").map(|suffix| format!("https://{account}.blob.{suffix}"));
     let endpoint = options.endpoint.clone().or_else(|| settings.get("AZURE_STORAGE_ENDPOINT").cloned()).or(suffix);
     let mut builder = configured(&settings).with_container_name(container);
+    if let Some(host) = settings.get("AZURE_AUTHORITY_HOST") {
+        // in pods it ends in a slash, to which the library would add one
+        builder = builder.with_authority_host(host.trim_end_matches('/'));
+    }
     if let Some(endpoint) = &endpoint {
         builder = builder.with_endpoint(endpoint.clone());
     }

@@ -16,6 +16,10 @@ use super::{
     place::Place,
     s3,
 };
+use crate::Error;
+
+/// How long a store may take to accept a connection.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// A store, the repository's place in it, and how messages call it.
 pub(super) type Connected = (Arc<dyn ObjectStore>, Path, Place);
@@ -28,10 +32,24 @@ pub(super) struct Connection {
 /// Builds the store of an address.
 ///
 /// # Errors
-/// Says in words what of the address, the options or the settings makes no sense.
-pub(super) fn connect(text: &str, options: &StoreOptions, settings: &Settings) -> Result<Connected, String> {
-    match Address::parse(text)? {
-        Address::Local(path) => local(&path),
+/// Says what of the address, the options or the settings makes no sense.
+pub(super) fn connect(text: &str, options: &StoreOptions, settings: &Settings) -> Result<Connected, Error> {
+    let url = without_secrets(text);
+    let address = Address::parse(text).map_err(|reason| Error::InvalidUrl { url: url.clone(), reason })?;
+    build(text, address, options, settings).map_err(|reason| Error::InvalidSetting { store: url, reason })
+}
+
+/// An address as it may be printed; what stands before an `@` was meant as a secret.
+fn without_secrets(text: &str) -> String {
+    match (text.split_once("://"), text.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://…@{rest}"),
+        _ => text.into(),
+    }
+}
+
+fn build(text: &str, address: Address, options: &StoreOptions, settings: &Settings) -> Result<Connected, String> {
+    match address {
+        Address::Local(path) => local(&path, options),
         Address::Bucket { provider, bucket, prefix } => {
             let http = http(options)?;
             let place = Place::remote(text, provider, http.identity.clone());
@@ -45,9 +63,10 @@ pub(super) fn connect(text: &str, options: &StoreOptions, settings: &Settings) -
     }
 }
 
-fn local(path: &FilePath) -> Result<Connected, String> {
+fn local(path: &FilePath, options: &StoreOptions) -> Result<Connected, String> {
     let prefix = Path::from_absolute_path(path).map_err(|error| error.to_string())?;
-    Ok((Arc::new(LocalFileSystem::new().with_fsync(true)), prefix, Place::folder(path)))
+    let place = Place::folder(path, Pace::new(options.limit_upload), Pace::new(options.limit_download));
+    Ok((Arc::new(LocalFileSystem::new().with_fsync(true)), prefix, place))
 }
 
 fn http(options: &StoreOptions) -> Result<Http, String> {
@@ -79,7 +98,7 @@ impl Connection {
     pub(super) fn client(&self, endpoint: Option<&String>, settings: &Settings, allow_http: &str) -> ClientOptions {
         let named = endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"));
         let allowed = settings.get(allow_http).is_some_and(|value| value == "true" || value == "1");
-        ClientOptions::new().with_allow_http(named || allowed).with_connect_timeout(Duration::from_secs(4))
+        ClientOptions::new().with_allow_http(named || allowed).with_connect_timeout(CONNECT_TIMEOUT)
     }
 
     /// Tries again for a quarter of a minute, so that a server that is not there is reported while the user looks on.

@@ -23,12 +23,12 @@ use object_store::{
 use reqwest::{Body, Certificate, Client, Request, Url};
 
 use super::{
-    connect::chain,
+    connect::{CONNECT_TIMEOUT, chain},
     pace::{Pace, Paced, Progress},
 };
 
-/// Where machines ask for their own identity: link-local addresses, and Google's name for one.
-const METADATA: [&str; 3] = ["169.254.", "metadata.google.internal", "[fd00:ec2::"];
+/// Where containers ask for their identity; a machine's own is known by its short time to connect.
+const CONTAINER_IDENTITY: [&str; 2] = ["169.254.170.", "[fd00:ec2::23]"];
 
 /// Builds clients that keep to the limits of one store.
 #[derive(Debug, Clone, Default)]
@@ -56,16 +56,16 @@ impl Identity {
 impl HttpConnector for Http {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let allow_http = options.get_config_value(&ClientConfigKey::AllowHttp).is_some_and(|value| value == "true");
-        let mut client = Client::builder()
+        let timeout = connect_timeout(options).unwrap_or(CONNECT_TIMEOUT);
+        let client = Client::builder()
             .user_agent(concat!("stillpoint/", env!("CARGO_PKG_VERSION")))
             .tls_certs_merge(self.roots.clone())
             .http1_only()
-            .https_only(!allow_http);
-        if let Some(timeout) = connect_timeout(options) {
-            client = client.connect_timeout(timeout);
-        }
-        let client = client.build().map_err(|error| generic(error.into()))?;
-        Ok(HttpClient::new(Service { client, http: self.clone() }))
+            .https_only(!allow_http)
+            .connect_timeout(timeout)
+            .build()
+            .map_err(|error| object_store::Error::Generic { store: "http", source: error.into() })?;
+        Ok(HttpClient::new(Service { client, asks_identity: timeout < CONNECT_TIMEOUT, http: self.clone() }))
     }
 }
 
@@ -75,13 +75,10 @@ fn connect_timeout(options: &ClientOptions) -> Option<Duration> {
     text.parse::<jiff::SignedDuration>().ok()?.try_into().ok()
 }
 
-fn generic(source: Box<dyn StdError + Send + Sync>) -> object_store::Error {
-    object_store::Error::Generic { store: "http", source }
-}
-
 #[derive(Debug)]
 struct Service {
     client: Client,
+    asks_identity: bool,
     http: Http,
 }
 
@@ -91,7 +88,7 @@ impl HttpService for Service {
         let (parts, body) = request.into_parts();
         let progress: Progress = parts.extensions.get().cloned().unwrap_or_default();
         let url: Url = parts.uri.to_string().parse().map_err(|error| HttpError::new(HttpErrorKind::Unknown, error))?;
-        let asks_identity = is_metadata(&url);
+        let asks_identity = self.asks_identity || is_container_identity(&url);
         let mut sent = Request::new(parts.method, url);
         *sent.headers_mut() = parts.headers;
         if body.content_length() > 0 {
@@ -108,12 +105,20 @@ impl HttpService for Service {
     }
 }
 
-fn is_metadata(url: &Url) -> bool {
-    url.host_str().is_some_and(|host| METADATA.iter().any(|start| host.starts_with(start)))
+fn is_container_identity(url: &Url) -> bool {
+    url.host_str().is_some_and(|host| CONTAINER_IDENTITY.iter().any(|start| host.starts_with(start)))
 }
+
+/// A server whose certificate nobody vouches for: no use to try again.
+#[derive(Debug, thiserror::Error)]
+#[error("its certificate is not accepted: {0}; a private CA is named by --ca-file")]
+pub(super) struct Untrusted(rustls::Error);
 
 /// Says what kind of failure it was: the library decides by it whether to try again.
 fn failure(error: reqwest::Error) -> HttpError {
+    if let Some(refusal) = chain(&error).find_map(certificate_error) {
+        return HttpError::new(HttpErrorKind::Unknown, Untrusted(refusal.clone()));
+    }
     let kind = match () {
         () if error.is_timeout() => HttpErrorKind::Timeout,
         () if error.is_connect() => HttpErrorKind::Connect,
@@ -122,6 +127,14 @@ fn failure(error: reqwest::Error) -> HttpError {
     };
     // the library names the address itself, unless it holds a secret
     HttpError::new(kind, error.without_url())
+}
+
+/// An input or output error does not count what it wraps among its causes.
+fn certificate_error<'a>(cause: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
+    if let Some(error) = cause.downcast_ref::<std::io::Error>() {
+        return certificate_error(error.get_ref()?);
+    }
+    cause.downcast_ref().filter(|error| matches!(error, rustls::Error::InvalidCertificate(_)))
 }
 
 fn kind_of_cause(cause: &(dyn StdError + 'static)) -> Option<HttpErrorKind> {

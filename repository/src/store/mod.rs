@@ -24,7 +24,8 @@ use std::{fmt, ops::Range, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::StreamExt;
 use object_store::{
-    Error as StoreError, Extensions, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
+    Error as StoreError, Extensions, GetOptions, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode,
+    PutOptions,
     path::{Path, PathPart},
 };
 
@@ -78,7 +79,7 @@ impl Store {
     /// the store yet. If the process has chosen no TLS implementation for rustls, ring is installed.
     ///
     /// # Errors
-    /// [`Error::InvalidUrl`] if the address or the variables make no sense.
+    /// [`Error::InvalidUrl`] if the address makes no sense, [`Error::InvalidSetting`] if the variables make none.
     pub fn from_url(url: &str) -> Result<Self, Error> {
         Self::connect(url, &StoreOptions::default())
     }
@@ -86,7 +87,7 @@ impl Store {
     /// Connects as [`Store::from_url`] does, with these variables instead of the process's own.
     ///
     /// # Errors
-    /// [`Error::InvalidUrl`] if the address or the variables make no sense.
+    /// [`Error::InvalidUrl`] if the address makes no sense, [`Error::InvalidSetting`] if the variables make none.
     pub fn from_url_with(url: &str, variables: impl IntoIterator<Item = (String, String)>) -> Result<Self, Error> {
         Self::connect_with(url, &StoreOptions::default(), variables)
     }
@@ -94,7 +95,7 @@ impl Store {
     /// Connects as [`Store::from_url`] does, with options that overrule the environment.
     ///
     /// # Errors
-    /// [`Error::InvalidUrl`] if the address, the options or the variables make no sense.
+    /// [`Error::InvalidUrl`] if the address makes no sense, [`Error::InvalidSetting`] if options or variables make none.
     pub fn connect(url: &str, options: &StoreOptions) -> Result<Self, Error> {
         let readable =
             std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
@@ -104,15 +105,14 @@ impl Store {
     /// Connects as [`Store::connect`] does, with these variables instead of the process's own.
     ///
     /// # Errors
-    /// [`Error::InvalidUrl`] if the address, the options or the variables make no sense.
+    /// [`Error::InvalidUrl`] if the address makes no sense, [`Error::InvalidSetting`] if options or variables make none.
     pub fn connect_with(
         url: &str,
         options: &StoreOptions,
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, Error> {
         let settings = variables.into_iter().filter(|(_, value)| !value.is_empty()).collect();
-        let invalid = |reason| Error::InvalidUrl { url: url.into(), reason };
-        let (objects, prefix, place) = connect::connect(url, options, &settings).map_err(invalid)?;
+        let (objects, prefix, place) = connect::connect(url, options, &settings)?;
         Ok(Self { objects, prefix, place: Arc::new(place) })
     }
 
@@ -139,9 +139,9 @@ impl Store {
         let operation = async {
             let found = self.objects.get_opts(&location, GetOptions { extensions, ..GetOptions::default() }).await?;
             let size = found.meta.size;
-            Ok(if size > limit { None } else { Some(found.bytes().await?) })
+            Ok(if size > limit { None } else { Some(self.content(found, &progress).await?) })
         };
-        self.within(patience, progress, Act::Read, path, operation)
+        self.within(patience, &progress, Act::Read, path, operation)
             .await?
             .ok_or_else(|| Error::TooLarge { what: path.into(), limit })
     }
@@ -152,12 +152,22 @@ impl Store {
         let location = self.location(path);
         let (extensions, progress) = watched();
         let options = GetOptions { range: Some(range.into()), extensions, ..GetOptions::default() };
-        let operation = async { self.objects.get_opts(&location, options).await?.bytes().await };
-        let bytes = self.within(self.place.patience(), progress, Act::Read, path, operation).await?;
+        let operation = async {
+            let found = self.objects.get_opts(&location, options).await?;
+            self.content(found, &progress).await
+        };
+        let bytes = self.within(self.place.patience(), &progress, Act::Read, path, operation).await?;
         if bytes.len() as u64 == wanted {
             return Ok(bytes);
         }
         Err(Error::damaged(path, format!("it gave {} of {wanted} bytes asked for", bytes.len())))
+    }
+
+    async fn content(&self, found: GetResult, progress: &Progress) -> Result<Bytes, StoreError> {
+        match self.place.download() {
+            Some(pace) => local::read(found, pace, progress).await,
+            None => found.bytes().await,
+        }
     }
 
     /// Writes a file named by its content: doing so twice does no harm.
@@ -173,16 +183,25 @@ impl Store {
     async fn write(&self, act: Act, mode: PutMode, path: &str, content: Bytes) -> Result<(), Error> {
         let location = self.location(path);
         let (extensions, progress) = watched();
-        let options = PutOptions { mode, extensions, ..PutOptions::default() };
-        let operation = self.objects.put_opts(&location, content.into(), options);
-        self.within(self.place.patience(), progress, act, path, operation).await.map(drop)
+        let operation = async {
+            match self.place.upload() {
+                Some(pace) if act == Act::Write => {
+                    return local::put(&self.objects, &location, content, pace, &progress).await;
+                }
+                Some(pace) => pace.wait(content.len()).await,
+                None => {}
+            }
+            let options = PutOptions { mode, extensions, ..PutOptions::default() };
+            self.objects.put_opts(&location, content.into(), options).await.map(drop)
+        };
+        self.within(self.place.patience(), &progress, act, path, operation).await
     }
 
     /// Removes a file; one that is not there is removed already.
     pub(crate) async fn delete(&self, path: &str) -> Result<(), Error> {
         let location = self.location(path);
         let operation = self.objects.delete(&location);
-        match self.within(self.place.patience(), Progress::default(), Act::Delete, path, operation).await {
+        match self.within(self.place.patience(), &Progress::default(), Act::Delete, path, operation).await {
             Err(error) if error.is_missing() => return Ok(()),
             other => other?,
         }
@@ -223,7 +242,8 @@ impl Store {
         let mut found = Vec::new();
         loop {
             let next = async { pages.next().await.into_iter().flatten().collect() };
-            let page: Vec<_> = self.within(self.place.patience(), Progress::default(), Act::Read, folder, next).await?;
+            let page: Vec<_> =
+                self.within(self.place.patience(), &Progress::default(), Act::Read, folder, next).await?;
             if page.is_empty() {
                 return Ok(found);
             }
@@ -253,7 +273,7 @@ impl Store {
     async fn within<T>(
         &self,
         patience: Duration,
-        progress: Progress,
+        progress: &Progress,
         act: Act,
         path: &str,
         operation: impl Future<Output = Result<T, StoreError>>,

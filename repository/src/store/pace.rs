@@ -39,13 +39,25 @@ impl Pace {
         Self(kib_per_second.map(|rate| Limit::new(rate.get() as usize * 1024)))
     }
 
-    fn piece(&self) -> usize {
+    pub(super) fn is_limited(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// The most that may pass at once.
+    pub(super) fn piece(&self) -> usize {
         self.0.as_ref().map_or(PIECE, |limit| limit.piece)
     }
 
     /// Waits for the turn of so many bytes; none where there is no limit.
     fn turn(&self, bytes: usize) -> Option<AcquireOwned> {
         self.0.as_ref().map(|limit| limit.bucket.clone().acquire_owned(bytes))
+    }
+
+    /// Waits until so many bytes may pass.
+    pub(super) async fn wait(&self, bytes: usize) {
+        if let Some(turn) = self.turn(bytes) {
+            turn.await;
+        }
     }
 }
 
@@ -67,7 +79,7 @@ impl Progress {
         self.0.load(Ordering::Relaxed)
     }
 
-    fn add(&self, bytes: usize) {
+    pub(super) fn add(&self, bytes: usize) {
         self.0.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{address::Provider, http::Identity};
+use super::{address::Provider, http::Identity, pace::Pace};
 
 /// How long an operation may stand still. A transfer that moves is waited for, however slow.
 const REMOTE_PATIENCE: Duration = Duration::from_secs(120);
@@ -22,14 +22,14 @@ pub(super) struct Place {
 
 #[derive(Debug)]
 enum Kind {
-    Folder(PathBuf),
+    Folder { path: PathBuf, upload: Pace, download: Pace },
     Remote { provider: Provider, identity: Identity },
     Other,
 }
 
 impl Place {
-    pub(super) fn folder(path: &Path) -> Self {
-        Self { display: path.display().to_string(), kind: Kind::Folder(path.to_owned()) }
+    pub(super) fn folder(path: &Path, upload: Pace, download: Pace) -> Self {
+        Self { display: path.display().to_string(), kind: Kind::Folder { path: path.to_owned(), upload, download } }
     }
 
     pub(super) fn remote(display: &str, provider: Provider, identity: Identity) -> Self {
@@ -43,7 +43,23 @@ impl Place {
     /// The folder, if it is one of this machine.
     pub(super) fn as_folder(&self) -> Option<&Path> {
         match &self.kind {
-            Kind::Folder(path) => Some(path),
+            Kind::Folder { path, .. } => Some(path),
+            Kind::Remote { .. } | Kind::Other => None,
+        }
+    }
+
+    /// The pace of writes, where no client below keeps it.
+    pub(super) fn upload(&self) -> Option<&Pace> {
+        match &self.kind {
+            Kind::Folder { upload, .. } => Some(upload).filter(|pace| pace.is_limited()),
+            Kind::Remote { .. } | Kind::Other => None,
+        }
+    }
+
+    /// The pace of reads, where no client below keeps it.
+    pub(super) fn download(&self) -> Option<&Pace> {
+        match &self.kind {
+            Kind::Folder { download, .. } => Some(download).filter(|pace| pace.is_limited()),
             Kind::Remote { .. } | Kind::Other => None,
         }
     }
@@ -51,7 +67,7 @@ impl Place {
     pub(super) fn patience(&self) -> Duration {
         match self.kind {
             Kind::Remote { .. } => REMOTE_PATIENCE,
-            Kind::Folder(_) | Kind::Other => PATIENCE,
+            Kind::Folder { .. } | Kind::Other => PATIENCE,
         }
     }
 

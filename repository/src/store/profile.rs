@@ -117,3 +117,85 @@ fn places(settings: &Settings) -> String {
     let shown = |file: Option<PathBuf>| file.map_or("(no HOME)".into(), |file| file.display().to_string());
     format!("{} nor in {}", shown(credentials_file(settings)), shown(config_file(settings)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Settings whose home has these two files.
+    fn home(credentials: &str, config: &str) -> (tempfile::TempDir, Settings) {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::create_dir(home.path().join(".aws")).unwrap();
+        std::fs::write(home.path().join(".aws/credentials"), credentials).unwrap();
+        std::fs::write(home.path().join(".aws/config"), config).unwrap();
+        let settings = Settings::from([("HOME".into(), home.path().to_str().unwrap().into())]);
+        (home, settings)
+    }
+
+    fn with(settings: &Settings, more: &[(&str, &str)]) -> Settings {
+        let more = more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        settings.clone().into_iter().chain(more).collect()
+    }
+
+    fn loaded(settings: &Settings) -> Result<Vec<(String, String)>, String> {
+        Ok(load(settings, &StoreOptions::default())?.into_iter().collect())
+    }
+
+    fn pairs(pairs: &[(&str, &str)]) -> Result<Vec<(String, String)>, String> {
+        Ok(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+    }
+
+    const KEYS: &str = "[default]\naws_access_key_id = AKID\naws_secret_access_key = a/b+c\\\"=\n";
+
+    #[test]
+    fn keys_are_taken_from_one_file_and_region_from_the_other() {
+        let (_home, settings) = home(KEYS, "[default]\nregion = eu-west-7\naws_access_key_id = OLD\noutput = json\n");
+        let expected =
+            [("AWS_ACCESS_KEY_ID", "AKID"), ("AWS_REGION", "eu-west-7"), ("AWS_SECRET_ACCESS_KEY", "a/b+c\\\"=")];
+        assert_eq!(loaded(&settings), pairs(&expected));
+    }
+
+    #[test]
+    fn the_environment_and_the_identity_of_a_pod_come_before_keys_in_files() {
+        let (_home, settings) = home(KEYS, "[default]\nregion = eu-west-7\n");
+        let region = pairs(&[("AWS_REGION", "eu-west-7")]);
+        assert_eq!(loaded(&with(&settings, &[("AWS_ACCESS_KEY_ID", "ENV")])), region);
+        assert_eq!(loaded(&with(&settings, &[("AWS_WEB_IDENTITY_TOKEN_FILE", "/token")])), region);
+        let named = with(&settings, &[("AWS_WEB_IDENTITY_TOKEN_FILE", "/token"), ("AWS_PROFILE", "default")]);
+        assert_eq!(loaded(&named).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn no_files_are_no_profile_unless_one_is_named() {
+        let nowhere = Settings::from([("HOME".into(), "/nonexistent".into())]);
+        assert_eq!(loaded(&nowhere), pairs(&[]));
+        let named = loaded(&with(&nowhere, &[("AWS_PROFILE", "backups")])).unwrap_err();
+        assert!(named.contains("\"backups\" is neither in /nonexistent/.aws/credentials"), "{named}");
+    }
+
+    #[test]
+    fn what_needs_more_than_a_file_is_refused_by_name() {
+        for (key, value) in [
+            ("sso_session", "corp"),
+            ("credential_process", "/bin/keys"),
+            ("source_profile", "default\nrole_arn = arn:aws:iam::1:role/x"),
+            ("credential_source", "Ec2InstanceMetadata\nrole_arn = arn:aws:iam::1:role/x"),
+        ] {
+            let (_home, settings) = home(KEYS, &format!("[profile corp]\n{key} = {value}\n"));
+            let refused = loaded(&with(&settings, &[("AWS_PROFILE", "corp")])).unwrap_err();
+            assert!(refused.contains(&format!("\"corp\" uses {key}, which is not supported")), "{refused}");
+            assert!(refused.contains("export-credentials --profile corp"), "{refused}");
+        }
+        let (_home, settings) =
+            home(KEYS, "[default]\nservices = local\n[services local]\ns3 =\n  endpoint_url = http://x\n");
+        assert!(loaded(&settings).unwrap_err().contains("--endpoint"));
+        let named = StoreOptions { endpoint: Some("http://x".into()), ..StoreOptions::default() };
+        load(&settings, &named).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_no_profile_is_an_error_that_names_it() {
+        let (_home, settings) = home("[default\nx", "");
+        assert!(loaded(&settings).unwrap_err().contains(".aws/credentials cannot be read"));
+    }
+}

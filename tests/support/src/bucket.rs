@@ -88,8 +88,8 @@ pub fn azure() -> Option<Bucket> {
     put(&url, request.headers());
     let variables = [
         ("AZURE_STORAGE_ENDPOINT", endpoint.as_str()),
-        ("AZURE_STORAGE_ACCOUNT", AZURE_ACCOUNT),
-        ("AZURE_STORAGE_KEY", AZURE_KEY),
+        ("AZURE_STORAGE_ACCOUNT_NAME", AZURE_ACCOUNT),
+        ("AZURE_STORAGE_ACCOUNT_KEY", AZURE_KEY),
     ];
     Some(Bucket::new("az", name, &variables))
 }

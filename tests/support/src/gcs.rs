@@ -80,7 +80,7 @@ impl Gcs {
     /// Its bucket.
     #[must_use]
     pub fn bucket(&self) -> Bucket {
-        let variables = [("GOOGLE_BASE_URL", self.endpoint.as_str()), ("GOOGLE_ACCESS_TOKEN", OWNER)];
+        let variables = [("GOOGLE_BASE_URL", self.endpoint.as_str()), ("GOOGLE_BEARER_TOKEN", OWNER)];
         Bucket::new("gs", self.name.clone(), &variables)
     }
 }

@@ -4,6 +4,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod bucket;
+pub mod disk;
 pub mod gcs;
 pub mod loop_mount;
 pub mod require;
