@@ -7,6 +7,8 @@ use std::{io::IsTerminal, time::Duration};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::{sync::watch, task::JoinHandle};
 
+const REDRAW: Duration = Duration::from_millis(100);
+
 /// Draws until dropped.
 pub(crate) struct Drawn {
     bar: ProgressBar,
@@ -31,6 +33,8 @@ where
     let task = tokio::spawn(async move {
         loop {
             drawn.set_message(describe(&receiver.borrow_and_update()));
+            // some work reports every file: nobody reads faster than this
+            tokio::time::sleep(REDRAW).await;
             if receiver.changed().await.is_err() {
                 return;
             }
@@ -47,6 +51,6 @@ fn bar() -> ProgressBar {
     if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed:>4} {msg}") {
         bar.set_style(style);
     }
-    bar.enable_steady_tick(Duration::from_millis(100));
+    bar.enable_steady_tick(REDRAW);
     bar
 }

@@ -10,6 +10,27 @@ use stillpoint_repository::{Id, Repository, Snapshot};
 /// The tag of every volume backup.
 pub const TAG: &str = "stillpoint-volume";
 
+/// The tag of a volume backup that lacks something.
+pub const DEGRADED: &str = "stillpoint-degraded";
+
+/// The tag of a volume backup that was read while its files could be written. A change that leaves no trace in times and
+/// sizes may be missing in it, which whoever spares reading because of it must know.
+pub const READ_LIVE: &str = "stillpoint-read-live";
+
+/// Whether a volume can have this name; the error says why not.
+pub(crate) fn check_name(name: &str) -> Result<(), &'static str> {
+    if name.is_empty() {
+        return Err("it is empty");
+    }
+    if name.starts_with("stillpoint-") {
+        return Err("tags that begin with stillpoint- have a meaning of their own");
+    }
+    if name.contains([',', '/']) || name.chars().any(char::is_control) {
+        return Err("it is a tag: commas, slashes and control characters do not go into one");
+    }
+    Ok(())
+}
+
 /// Why there is no such volume backup.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -61,7 +82,7 @@ impl VolumeBackup {
     fn from_snapshot(snapshot: Snapshot) -> Option<Self> {
         let Snapshot { id, time, tree, paths, hostname, tags, .. } = snapshot;
         tags.iter().any(|tag| tag == TAG).then_some(())?;
-        let name = tags.into_iter().find(|tag| tag != TAG)?;
+        let name = tags.into_iter().find(|tag| check_name(tag).is_ok())?;
         Some(Self { name, snapshot: id, time, host: hostname, paths, tree })
     }
 }

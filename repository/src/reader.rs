@@ -41,8 +41,8 @@ pub struct Reader {
 pub type ContentStream = BoxStream<'static, Result<Bytes, Error>>;
 
 impl Reader {
-    pub(crate) fn new(files: Arc<Files>, index: Index, unread: Option<(String, String)>) -> Self {
-        Self { files, index: Arc::new(index), unread }
+    pub(crate) fn new(files: Arc<Files>, index: Arc<Index>, unread: Option<(String, String)>) -> Self {
+        Self { files, index, unread }
     }
 
     /// Reads a directory.

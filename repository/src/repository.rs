@@ -43,6 +43,8 @@ pub struct Repository {
     id: Id,
     /// How long to wait for the lock of others.
     patience: Duration,
+    /// The config's polynomial: a secret that all who cut files have in common.
+    polynomial: u64,
 }
 
 impl std::fmt::Debug for Repository {
@@ -70,9 +72,9 @@ impl Repository {
         let (cipher, key) = tokio::task::spawn_blocking(move || key::create(&password, kdf)).await??;
         let key_path = key_path(&Id::of(&key));
         store.put(&key_path, key.clone().into()).await?;
-        let id = write_config(&store, &cipher, &key_path).await?;
+        let (id, polynomial) = write_config(&store, &cipher, &key_path).await?;
         clear_orphaned_keys(&store, &key_path, key).await?;
-        Ok(Self { files: Arc::new(Files { store, cipher }), id, patience: Duration::ZERO })
+        Ok(Self { files: Arc::new(Files { store, cipher }), id, patience: Duration::ZERO, polynomial })
     }
 
     /// Opens a repository.
@@ -100,7 +102,9 @@ impl Repository {
         if config.version != VERSION {
             return Err(Error::UnsupportedVersion { store: store.to_string(), version: config.version });
         }
-        Ok(Self { files: Arc::new(Files { store, cipher }), id: config.id, patience: Duration::ZERO })
+        let polynomial = u64::from_str_radix(&config.chunker_polynomial, 16)
+            .map_err(|error| Error::damaged(CONFIG, format!("its chunker polynomial: {error}")))?;
+        Ok(Self { files: Arc::new(Files { store, cipher }), id: config.id, patience: Duration::ZERO, polynomial })
     }
 
     /// The same, waiting up to `patience` for a lock that is in the way instead of failing at once. The holder is
@@ -113,6 +117,11 @@ impl Repository {
     /// The id drawn when the repository was created, the same wherever it is copied.
     pub fn id(&self) -> Id {
         self.id
+    }
+
+    /// A secret number of the repository by which files are cut: equal content is cut equally by all who use it.
+    pub fn chunker_seed(&self) -> u64 {
+        self.polynomial
     }
 
     /// Where it is.
@@ -206,7 +215,7 @@ impl Repository {
                 other => other?,
             }
         }
-        Ok(Reader::new(self.files.clone(), index, unread))
+        Ok(Reader::new(self.files.clone(), Arc::new(index), unread))
     }
 
     pub(crate) fn files(&self) -> &Files {
@@ -263,19 +272,20 @@ fn key_path(id: &Id) -> String {
 }
 
 /// Writes the config, and withdraws our key if another `init` was faster.
-async fn write_config(store: &Store, cipher: &Cipher, key_path: &str) -> Result<Id, Error> {
+async fn write_config(store: &Store, cipher: &Cipher, key_path: &str) -> Result<(Id, u64), Error> {
     let id = Id::random();
-    let chunker_polynomial = format!("{:x}", polynomial::random_irreducible());
+    let polynomial = polynomial::random_irreducible();
+    let chunker_polynomial = format!("{polynomial:x}");
     let json = serde_json::to_vec(&Config { version: VERSION, id, chunker_polynomial })
         .map_err(|error| Error::invalid("the config", error.to_string()))?;
     let created = store.create(CONFIG, cipher.seal(&json)?.into()).await;
     if !matches!(created, Err(Error::FileExists { .. })) {
-        return created.map(|()| id);
+        return created.map(|()| (id, polynomial));
     }
     // a request that was repeated after its answer was lost meets its own file
     let present = store.get(CONFIG, MAX_SMALL_FILE).await?;
     if open_config(cipher, &present).is_ok_and(|config| config.id == id) {
-        return Ok(id);
+        return Ok((id, polynomial));
     }
     store.delete(key_path).await?;
     Err(Error::RepositoryExists { store: store.to_string() })

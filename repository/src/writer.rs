@@ -29,6 +29,7 @@ use crate::{
     index::{Index, NewPacks},
     lock::{Lease, Lock},
     pack::{BlobKind, PackBuilder, SealedBlob},
+    reader::Reader,
     segment::{FileWriter, PIECE},
     snapshot::{SnapshotFile, SnapshotMeta},
     tree::{FileContent, NodeKind, Tree},
@@ -79,7 +80,7 @@ enum Phase {
 pub(crate) struct Stock {
     cipher: Cipher,
     compression: Compression,
-    index: Index,
+    index: Arc<Index>,
     lease: Lease,
     ledger: Mutex<Ledger>,
     data: Mutex<PackBuilder>,
@@ -117,7 +118,7 @@ impl Writer {
         let stock = Arc::new(Stock {
             cipher: files.cipher.clone(),
             compression,
-            index,
+            index: Arc::new(index),
             lease: lock.lease(),
             ledger: Mutex::new(ledger),
             data: Mutex::default(),
@@ -165,6 +166,11 @@ impl Writer {
         self.inner.stock.check_tree(&tree)?;
         let json = tree.to_json()?;
         self.start(BlobKind::Tree, json.into()).await?.await?
+    }
+
+    /// Reads what was stored before the writer was made, by the writer's own index.
+    pub fn reader(&self) -> Reader {
+        Reader::new(self.inner.files.clone(), self.inner.stock.index.clone(), None)
     }
 
     /// The writer for threads that are not the runtime's.

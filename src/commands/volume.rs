@@ -2,6 +2,7 @@
 //!
 //! One file per verb; what they share is which backup of a volume is meant.
 
+mod backup;
 mod get;
 mod ls;
 mod restore;
@@ -16,6 +17,12 @@ use crate::{args::RepoArgs, exit::Exit};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum VolumeCommand {
+    /// Backs up directories of this host as one restic snapshot.
+    #[command(
+        after_help = "Examples:\n  stillpoint volume backup data --path /srv/data\n  stillpoint volume backup host \\\n    \
+                            --path /etc --path /var/lib --exclude '*.log'"
+    )]
+    Backup(backup::BackupArgs),
     /// Lists the backups of volumes, the newest last.
     #[command(after_help = "Examples:\n  stillpoint volume get\n  stillpoint volume get data --all-hosts")]
     Get(get::GetArgs),
@@ -31,6 +38,7 @@ pub(crate) enum VolumeCommand {
 
 pub(crate) async fn run(command: VolumeCommand) -> anyhow::Result<Exit> {
     match command {
+        VolumeCommand::Backup(args) => backup::run(args).await,
         VolumeCommand::Get(args) => get::run(args).await,
         VolumeCommand::Ls(args) => ls::run(args).await,
         VolumeCommand::Restore(args) => restore::run(args).await,

@@ -1,0 +1,147 @@
+//! Reads directory trees into a repository.
+//!
+//! One thread walks and compares with the parent, as many as there are processors read, cut, hash, compress and seal.
+//! A directory is stored by whoever finishes the last of what is in it, so no thread ever waits for another and what is
+//! in memory is the open directories, a bounded queue and a few pieces of files.
+//!
+//! ```text
+//! walk ─┬─ as the parent has it ──────────────────────────────┐
+//!       └─ files ─ read ─ cut ─ pieces ─ hash, compress, seal ─┴─ directory ─ its parent ─ … ─ root ─ snapshot
+//! ```
+//!
+//! # Guarantees
+//! What could not be read, vanished or changed under the reader is a problem with a name; everything else is stored.
+//! What the parent is trusted for has the inode, size and times that it has there, and was last changed well before the
+//! parent began.
+
+mod cut;
+mod directory;
+mod engine;
+mod error;
+mod node;
+mod parent;
+mod read;
+mod report;
+mod selection;
+mod walk;
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use stillpoint_repository::{Compression, Id, Repository, Snapshot, SnapshotMeta, Writer};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use self::{engine::Engine, parent::Parent, selection::Selection};
+pub use self::{
+    error::Error,
+    report::{Counts, LeftOut, Problem, ProblemKind, Progress, Report},
+};
+use crate::volume::{DEGRADED, READ_LIVE, TAG, check_name};
+
+/// What to back up, and how.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The backup's name: a tag of the snapshot.
+    pub name: String,
+    /// Host that the snapshot is of.
+    pub host: String,
+    /// Directories or files of this host.
+    pub paths: Vec<PathBuf>,
+    /// Patterns of what is left out: of whole paths if they begin with a slash, else of their ends.
+    pub exclude: Vec<String>,
+    /// Whether to go on below mount points.
+    pub cross_mounts: bool,
+    /// Whether to read every file, whatever the parent has.
+    pub read_all: bool,
+    /// How hard to compress.
+    pub compression: Compression,
+    /// Program and version that the snapshot names.
+    pub program_version: Option<String>,
+    /// Ends the work early, without a snapshot.
+    pub cancel: CancellationToken,
+}
+
+/// Backs up directory trees as one snapshot.
+///
+/// The newest snapshot of the same name, host and paths is the parent. Cancelling stops the threads at their next step,
+/// removes the lock and leaves no snapshot; so does dropping the future, which nobody waits for.
+///
+/// # Errors
+/// [`Error`] says what kept the backup from being written at all; what it lacks is in the report.
+pub async fn backup(
+    repository: &Repository,
+    request: &Request,
+    progress: watch::Sender<Progress>,
+) -> Result<Report, Error> {
+    let started = Timestamp::now();
+    check_name(&request.name).map_err(|reason| Error::Name { name: request.name.clone(), reason })?;
+    let selection = Selection::new(&request.paths, &request.exclude, request.cross_mounts)?;
+    let parent = if request.read_all { None } else { find_parent(repository, request, &selection).await? };
+    let writer = repository.writer_with(request.compression).await?;
+    let read = read(repository, &writer, selection.clone(), parent.as_ref(), (progress, &request.cancel)).await;
+    let report = match read {
+        Ok(report) => report,
+        Err(error) => {
+            writer.abandon().await;
+            return Err(error);
+        }
+    };
+    let mut tags = vec![TAG.to_owned(), request.name.clone(), READ_LIVE.to_owned()];
+    if !report.problems.is_empty() {
+        tags.push(DEGRADED.to_owned());
+    }
+    let meta = SnapshotMeta {
+        tree: report.tree,
+        hostname: request.host.clone(),
+        paths: selection.paths(),
+        tags,
+        time: started,
+        program_version: request.program_version.clone(),
+    };
+    let stats = writer.clone();
+    let snapshot = writer.commit(meta).await?;
+    Ok(report.committed(snapshot, parent.map(|parent| parent.id), stats.stats(), started))
+}
+
+/// The newest snapshot of the same name, host and paths.
+async fn find_parent(
+    repository: &Repository,
+    request: &Request,
+    selection: &Selection,
+) -> Result<Option<Snapshot>, Error> {
+    let paths = selection.paths();
+    let fits = |snapshot: &Snapshot| {
+        snapshot.has_tag(TAG)
+            && snapshot.has_tag(&request.name)
+            && snapshot.hostname == request.host
+            && snapshot.paths == paths
+    };
+    Ok(repository.snapshots().await?.into_iter().rfind(fits))
+}
+
+async fn read(
+    repository: &Repository,
+    writer: &Writer,
+    selection: Selection,
+    parent: Option<&Snapshot>,
+    (progress, cancel): (watch::Sender<Progress>, &CancellationToken),
+) -> Result<report::Read, Error> {
+    let parent = parent.map(|snapshot| Parent::new(snapshot, writer.reader()));
+    let engine = Engine::new(writer.threads(), repository.chunker_seed(), progress);
+    let stop = engine.stop_when_dropped();
+    let mut work = tokio::task::spawn_blocking(move || engine.run(&selection, parent));
+    let done = tokio::select! {
+        done = &mut work => done,
+        () = cancel.cancelled() => {
+            drop(stop);
+            work.await
+        }
+    };
+    done.map_err(|_| Error::Stopped)?
+}
+
+/// Where in a repository a backup's problems are written down, by the id of its tree.
+pub fn problems_path(tree: &Id) -> String {
+    format!("volumes/{tree}")
+}

@@ -1,0 +1,191 @@
+//! The threads of a backup, the queues between them, and how they end.
+//!
+//! Two queues: files to read, and pieces of large files. A thread that finds the second full works off a piece itself,
+//! so nobody ever waits for a queue that only the waiting could empty.
+
+use std::{
+    collections::HashMap,
+    num::NonZero,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
+use stillpoint_repository::{BlockingWriter, Id};
+use tokio::sync::watch;
+
+use super::{
+    Error,
+    cut::{Cutter, MAX},
+    node::Names,
+    parent::Parent,
+    read::{FileTask, Piece, Readers},
+    report::{Counts, LeftOut, Problem, Progress, Read},
+    selection::Selection,
+    walk,
+};
+
+/// Files that wait to be read; each may keep its directory open.
+const FILES: usize = 128;
+
+/// What all threads of a backup share. Cheap to clone.
+pub(super) struct Engine {
+    pub(super) writer: BlockingWriter,
+    pub(super) cutter: Cutter,
+    pub(super) names: Names,
+    state: Arc<State>,
+    progress: watch::Sender<Progress>,
+    problems: Mutex<Vec<Problem>>,
+    left_out: Mutex<Vec<LeftOut>>,
+    holes: Mutex<HashMap<usize, Id>>,
+    tree: OnceLock<Id>,
+}
+
+/// Whether the work goes on.
+#[derive(Default)]
+struct State {
+    stopped: AtomicBool,
+    error: Mutex<Option<Error>>,
+}
+
+/// Stops the threads when it is dropped.
+pub(super) struct StopWhenDropped(Arc<State>);
+
+impl Drop for StopWhenDropped {
+    fn drop(&mut self) {
+        self.0.stopped.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The ends of the queues that a reading thread holds.
+pub(super) struct Queues {
+    files: Receiver<FileTask>,
+    pieces: Receiver<Piece>,
+    pub(super) cut: Sender<Piece>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Engine {
+    pub(super) fn new(writer: BlockingWriter, seed: u64, progress: watch::Sender<Progress>) -> Self {
+        Self {
+            writer,
+            cutter: Cutter::new(seed),
+            names: Names::default(),
+            state: Arc::default(),
+            progress,
+            problems: Mutex::default(),
+            left_out: Mutex::default(),
+            holes: Mutex::default(),
+            tree: OnceLock::new(),
+        }
+    }
+
+    pub(super) fn stop_when_dropped(&self) -> StopWhenDropped {
+        StopWhenDropped(self.state.clone())
+    }
+
+    /// Reads the selection into the repository. Blocks until all threads have ended.
+    pub(super) fn run(self, selection: &Selection, parent: Option<Parent>) -> Result<Read, Error> {
+        let threads = thread::available_parallelism().map_or(2, NonZero::get);
+        let (files, waiting) = bounded(FILES);
+        let (cut, pieces) = bounded(2 * threads);
+        thread::scope(|scope| {
+            for _ in 0..threads {
+                let queues = Queues { files: waiting.clone(), pieces: pieces.clone(), cut: cut.clone() };
+                scope.spawn(|| self.work(queues));
+            }
+            drop((waiting, pieces, cut));
+            walk::walk(&self, selection, parent.as_ref(), files);
+        });
+        self.into_read()
+    }
+
+    /// Works off both queues until the walk has ended and nobody cuts any more.
+    fn work(&self, queues: Queues) {
+        let mut readers = Readers::default();
+        loop {
+            match queues.pieces.try_recv() {
+                Ok(piece) => {
+                    piece.store(self);
+                    continue;
+                }
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => {}
+            }
+            crossbeam_channel::select! {
+                recv(queues.pieces) -> piece => if let Ok(piece) = piece { piece.store(self) },
+                recv(queues.files) -> file => match file {
+                    Ok(file) => file.read(self, &queues, &mut readers),
+                    Err(_) => break,
+                },
+            }
+        }
+        let Queues { pieces, cut, .. } = queues;
+        drop(cut);
+        pieces.iter().for_each(|piece| piece.store(self));
+    }
+
+    fn into_read(self) -> Result<Read, Error> {
+        if let Some(error) = lock(&self.state.error).take() {
+            return Err(error);
+        }
+        let Some(tree) = self.tree.into_inner() else { return Err(Error::Stopped) };
+        let into_sorted = |problems: Mutex<Vec<Problem>>| {
+            let mut problems = problems.into_inner().unwrap_or_else(PoisonError::into_inner);
+            problems.sort();
+            problems
+        };
+        let counts = *self.progress.borrow();
+        let left_out = self.left_out.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(Read { tree, counts, problems: into_sorted(self.problems), left_out })
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.state.stopped.load(Ordering::Relaxed)
+    }
+
+    /// Ends the backup by its first error.
+    pub(super) fn fail(&self, error: impl Into<Error>) {
+        lock(&self.state.error).get_or_insert(error.into());
+        self.state.stopped.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes the root's tree.
+    pub(super) fn finish(&self, tree: Id) {
+        // the root closes once
+        let _ = self.tree.set(tree);
+    }
+
+    pub(super) fn problem(&self, problem: Problem) {
+        lock(&self.problems).push(problem);
+    }
+
+    pub(super) fn leave_out(&self, mount: LeftOut) {
+        lock(&self.left_out).push(mount);
+    }
+
+    pub(super) fn count(&self, add: impl FnOnce(&mut Counts)) {
+        self.progress.send_modify(add);
+    }
+
+    /// Pieces that stand for a hole of `size` bytes: zeros, stored once for each length.
+    pub(super) fn hole(&self, mut size: u64) -> Result<Vec<Id>, Error> {
+        let mut pieces = Vec::new();
+        let mut holes = lock(&self.holes);
+        while size > 0 {
+            let length = usize::try_from(size).map_or(MAX, |size| size.min(MAX));
+            let piece = match holes.get(&length) {
+                Some(piece) => *piece,
+                None => *holes.entry(length).insert_entry(self.writer.data(&vec![0; length])?).get(),
+            };
+            pieces.push(piece);
+            size -= length as u64;
+        }
+        Ok(pieces)
+    }
+}
