@@ -21,6 +21,9 @@ use crate::Error;
 /// How long a store may take to accept a connection.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 
+/// How long after its start an operation is tried again.
+const RETRY_TIMEOUT: Duration = Duration::from_secs(45);
+
 /// A store, the repository's place in it, and how messages call it.
 pub(super) type Connected = (Arc<dyn ObjectStore>, Path, Place);
 
@@ -52,7 +55,7 @@ fn build(text: &str, address: Address, options: &StoreOptions, settings: &Settin
         Address::Local(path) => local(&path, options),
         Address::Bucket { provider, bucket, prefix } => {
             let http = http(options)?;
-            let place = Place::remote(text, provider, http.identity.clone());
+            let place = Place::remote(text, provider, http.health.clone());
             let build = match provider {
                 Provider::S3 => s3::build,
                 Provider::Azure => azure::build,
@@ -101,9 +104,9 @@ impl Connection {
         ClientOptions::new().with_allow_http(named || allowed).with_connect_timeout(CONNECT_TIMEOUT)
     }
 
-    /// Tries again for a quarter of a minute, so that a server that is not there is reported while the user looks on.
+    /// Outlives the restart of a server; that a server was never there is found out sooner, by the client.
     pub(super) fn retries(&self) -> RetryConfig {
-        RetryConfig { max_retries: 10, retry_timeout: Duration::from_secs(15), ..RetryConfig::default() }
+        RetryConfig { max_retries: 100, retry_timeout: RETRY_TIMEOUT, ..RetryConfig::default() }
     }
 }
 

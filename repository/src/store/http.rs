@@ -7,7 +7,7 @@ use std::{
     error::Error as StdError,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -20,15 +20,21 @@ use object_store::{
         HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody, HttpService,
     },
 };
-use reqwest::{Body, Certificate, Client, Request, Url};
+use reqwest::{Body, Certificate, Client, Request, Response, Url};
 
 use super::{
-    connect::{CONNECT_TIMEOUT, chain},
+    connect::{CONNECT_TIMEOUT, chain, innermost},
     pace::{Pace, Paced, Progress},
 };
 
 /// Where containers ask for their identity; a machine's own is known by its short time to connect.
 const CONTAINER_IDENTITY: [&str; 2] = ["169.254.170.", "[fd00:ec2::23]"];
+
+/// How long a request may stand still before it is sent again.
+const STALL: Duration = Duration::from_secs(30);
+/// Attempts at a store, and at who knows our identity, while the store has never answered: a wrong address is
+/// reported while the user looks on.
+const FIRST_TRIES: u32 = 6;
 
 /// Builds clients that keep to the limits of one store.
 #[derive(Debug, Clone, Default)]
@@ -36,20 +42,37 @@ pub(super) struct Http {
     pub(super) roots: Vec<Certificate>,
     pub(super) upload: Pace,
     pub(super) download: Pace,
-    pub(super) identity: Identity,
+    pub(super) health: Health,
 }
 
-/// Whether this machine was asked for its identity in vain.
+/// What the clients of one store have met; clones share it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Identity(Arc<AtomicBool>);
+pub(super) struct Health(Arc<Met>);
 
-impl Identity {
-    pub(super) fn is_missing(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+#[derive(Debug, Default)]
+struct Met {
+    no_identity: AtomicBool,
+    answered: AtomicBool,
+    unanswered: AtomicU32,
+}
+
+impl Health {
+    /// Whether this machine was asked for its identity in vain.
+    pub(super) fn lacks_identity(&self) -> bool {
+        self.0.no_identity.load(Ordering::Relaxed)
     }
 
-    fn set_missing(&self, missing: bool) {
-        self.0.store(missing, Ordering::Relaxed);
+    fn note_identity(&self, known: bool) {
+        self.0.no_identity.store(!known, Ordering::Relaxed);
+    }
+
+    fn note_answer(&self) {
+        self.0.answered.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the store was asked often enough for one that has never answered.
+    fn gives_up(&self) -> bool {
+        !self.0.answered.load(Ordering::Relaxed) && self.0.unanswered.fetch_add(1, Ordering::Relaxed) >= FIRST_TRIES
     }
 }
 
@@ -95,13 +118,32 @@ impl HttpService for Service {
             let body = Paced::new(body, self.http.upload.clone(), progress.clone());
             *sent.body_mut() = Some(Body::wrap(body));
         }
-        let answer = self.client.execute(sent).await.map_err(failure);
-        if asks_identity {
-            self.http.identity.set_missing(answer.is_err());
-        }
+        let answer = self.answer(sent, &progress).await;
+        let answer = self.note(asks_identity, answer);
         let (parts, body) = http::Response::<Body>::from(answer?).into_parts();
         let body = Paced::new(body.map_err(failure), self.http.download.clone(), progress);
         Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body)))
+    }
+}
+
+impl Service {
+    async fn answer(&self, sent: Request, progress: &Progress) -> Result<Response, HttpError> {
+        let answer = progress.watch(STALL, self.client.execute(sent)).await;
+        answer.map_err(|elapsed| HttpError::new(HttpErrorKind::Timeout, elapsed))?.map_err(failure)
+    }
+
+    /// A server that was there a moment ago is waited for; one that never was is not.
+    fn note(&self, asks_identity: bool, answer: Result<Response, HttpError>) -> Result<Response, HttpError> {
+        let health = &self.http.health;
+        match asks_identity {
+            true => health.note_identity(answer.is_ok()),
+            false if answer.is_ok() => health.note_answer(),
+            false => {}
+        }
+        answer.map_err(|error| match health.gives_up() {
+            true => HttpError::new(HttpErrorKind::Unknown, Hopeless::NeverThere(innermost(&error))),
+            false => error,
+        })
     }
 }
 
@@ -109,15 +151,21 @@ fn is_container_identity(url: &Url) -> bool {
     url.host_str().is_some_and(|host| CONTAINER_IDENTITY.iter().any(|start| host.starts_with(start)))
 }
 
-/// A server whose certificate nobody vouches for: no use to try again.
+/// Why it is no use to try again.
 #[derive(Debug, thiserror::Error)]
-#[error("its certificate is not accepted: {0}; a private CA is named by --ca-file")]
-pub(super) struct Untrusted(rustls::Error);
+pub(super) enum Hopeless {
+    /// Nobody vouches for the server.
+    #[error("its certificate is not accepted: {0}; a private CA is named by --ca-file")]
+    Untrusted(String),
+    /// It has never answered.
+    #[error("{0}")]
+    NeverThere(String),
+}
 
 /// Says what kind of failure it was: the library decides by it whether to try again.
 fn failure(error: reqwest::Error) -> HttpError {
     if let Some(refusal) = chain(&error).find_map(certificate_error) {
-        return HttpError::new(HttpErrorKind::Unknown, Untrusted(refusal.clone()));
+        return HttpError::new(HttpErrorKind::Unknown, Hopeless::Untrusted(refusal.to_string()));
     }
     let kind = match () {
         () if error.is_timeout() => HttpErrorKind::Timeout,

@@ -269,7 +269,7 @@ impl Store {
         done.map_err(|error| classify(&self.place, Act::Write, path, failed(error)))
     }
 
-    /// Waits for an operation as long as it moves, or does not stand still for longer than `patience`.
+    /// Waits for an operation as long as it moves, and says how it ended.
     async fn within<T>(
         &self,
         patience: Duration,
@@ -278,19 +278,12 @@ impl Store {
         path: &str,
         operation: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, Error> {
-        let mut operation = std::pin::pin!(operation);
-        let mut seen = 0;
-        loop {
-            let elapsed = match tokio::time::timeout(patience, &mut operation).await {
-                Ok(result) => return result.map_err(|error| classify(&self.place, act, path, error)),
-                Err(elapsed) => elapsed,
-            };
-            let moved = progress.moved();
-            if moved == seen {
+        match progress.watch(patience, operation).await {
+            Ok(result) => result.map_err(|error| classify(&self.place, act, path, error)),
+            Err(elapsed) => {
                 let reason = format!("no answer within {} s", patience.as_secs());
-                return Err(outcome::unreachable(&self.place, reason, elapsed.into()));
+                Err(outcome::unreachable(&self.place, reason, elapsed.into()))
             }
-            seen = moved;
         }
     }
 }

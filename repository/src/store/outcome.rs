@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::{
     connect::{chain, innermost},
-    http::Untrusted,
+    http::Hopeless,
     place::Place,
 };
 use crate::Error;
@@ -118,7 +118,7 @@ pub(super) fn classify(place: &Place, act: Act, path: &str, error: StoreError) -
             _ => {}
         }
     }
-    if is_connection_error(&error) || find::<Untrusted>(&error).is_some() {
+    if is_connection_error(&error) || find::<Hopeless>(&error).is_some() {
         return unreachable(place, text, error.into());
     }
     match error {

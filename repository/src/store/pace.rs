@@ -17,6 +17,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use leaky_bucket::{AcquireOwned, RateLimiter};
+use tokio::time::error::Elapsed;
 
 /// The most that is passed on at once.
 const PIECE: usize = 64 << 10;
@@ -75,12 +76,27 @@ impl Limit {
 pub(super) struct Progress(Arc<AtomicU64>);
 
 impl Progress {
-    pub(super) fn moved(&self) -> u64 {
+    fn moved(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 
     pub(super) fn add(&self, bytes: usize) {
         self.0.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+impl Progress {
+    /// Waits for an operation as long as it moves, or stands still for no longer than `patience`.
+    pub(super) async fn watch<T>(&self, patience: Duration, operation: impl Future<Output = T>) -> Result<T, Elapsed> {
+        let mut operation = std::pin::pin!(operation);
+        let mut seen = self.moved();
+        loop {
+            match tokio::time::timeout(patience, &mut operation).await {
+                Err(elapsed) if self.moved() == seen => return Err(elapsed),
+                Err(_) => seen = self.moved(),
+                Ok(done) => return Ok(done),
+            }
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{address::Provider, http::Identity, pace::Pace};
+use super::{address::Provider, http::Health, pace::Pace};
 
 /// How long an operation may stand still. A transfer that moves is waited for, however slow.
 const REMOTE_PATIENCE: Duration = Duration::from_secs(120);
@@ -23,7 +23,7 @@ pub(super) struct Place {
 #[derive(Debug)]
 enum Kind {
     Folder { path: PathBuf, upload: Pace, download: Pace },
-    Remote { provider: Provider, identity: Identity },
+    Remote { provider: Provider, health: Health },
     Other,
 }
 
@@ -32,8 +32,8 @@ impl Place {
         Self { display: path.display().to_string(), kind: Kind::Folder { path: path.to_owned(), upload, download } }
     }
 
-    pub(super) fn remote(display: &str, provider: Provider, identity: Identity) -> Self {
-        Self { display: display.to_owned(), kind: Kind::Remote { provider, identity } }
+    pub(super) fn remote(display: &str, provider: Provider, health: Health) -> Self {
+        Self { display: display.to_owned(), kind: Kind::Remote { provider, health } }
     }
 
     pub(super) fn other(display: String) -> Self {
@@ -74,7 +74,7 @@ impl Place {
     /// Where credentials could come from, if the store was asked without any.
     pub(super) fn missing_credentials(&self) -> Option<&'static str> {
         match &self.kind {
-            Kind::Remote { provider, identity } if identity.is_missing() => Some(match provider {
+            Kind::Remote { provider, health } if health.lacks_identity() => Some(match provider {
                 Provider::S3 => "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
                 Provider::Azure => {
                     "AZURE_STORAGE_KEY, AZURE_STORAGE_SAS_TOKEN, or a service principal's AZURE_CLIENT_ID, AZURE_TENANT_ID and AZURE_CLIENT_SECRET"

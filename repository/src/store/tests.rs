@@ -234,6 +234,21 @@ async fn a_limited_store_takes_its_time_over_the_network_and_in_a_folder() {
         .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_started_again_is_waited_for() {
+    let mut server = Gcs::start().await;
+    let store = store(&server.bucket(), "x");
+    store.put("data/x", bytes("x")).await.unwrap();
+    server.stop().await;
+    let outage = async {
+        tokio::time::sleep(Duration::from_secs(12)).await;
+        server.restart().await;
+    };
+    let ((), put, read) = tokio::join!(outage, store.put("data/y", bytes("y")), store.get("data/x", 10));
+    put.unwrap();
+    assert_eq!(read.unwrap(), "x");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_transfer_that_moves_is_waited_for_and_one_that_stops_is_reported() {
     let (store, progress) = (Store::memory(), Progress::default());

@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -31,8 +32,10 @@ pub const READER: &str = "reader";
 /// A running server; dropping it ends it.
 #[derive(Debug)]
 pub struct Gcs {
+    address: SocketAddr,
     endpoint: String,
     name: String,
+    objects: Objects,
     task: JoinHandle<()>,
 }
 
@@ -60,15 +63,24 @@ impl Gcs {
         let name = unused_name();
         let objects: Objects = Arc::new(Mutex::new(Table { bucket: name.clone(), ..Table::default() }));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
-        let router = Router::new()
-            .route("/computeMetadata/v1/instance/service-accounts/default/token", routing::get(token))
-            .route("/{bucket}", routing::get(list))
-            .route("/{bucket}/{*key}", routing::any(object))
-            .layer(DefaultBodyLimit::max(256 << 20))
-            .with_state(objects);
-        let serve = async move { axum::serve(listener, router).await.expect("to serve") };
-        Self { endpoint, name, task: tokio::spawn(serve) }
+        let address = listener.local_addr().expect("an address");
+        let task = serve(listener, objects.clone());
+        Self { address, endpoint: format!("http://{address}"), name, objects, task }
+    }
+
+    /// Ends the server; its files stay.
+    pub async fn stop(&mut self) {
+        self.task.abort();
+        let _ = (&mut self.task).await;
+    }
+
+    /// Starts it again where it was.
+    ///
+    /// # Panics
+    /// When its port was taken meanwhile.
+    pub async fn restart(&mut self) {
+        let listener = TcpListener::bind(self.address).await.expect("the port that it had");
+        self.task = serve(listener, self.objects.clone());
     }
 
     /// Where it listens, as `http://127.0.0.1:PORT`.
@@ -85,15 +97,13 @@ impl Gcs {
     }
 }
 
-/// A token by the identity of the machine, as its metadata server gives it out.
-async fn token(headers: HeaderMap) -> Response {
-    match headers.get("metadata-flavor") {
-        Some(flavor) if flavor == "Google" => {
-            let token = format!(r#"{{"access_token":"{OWNER}","expires_in":3599,"token_type":"Bearer"}}"#);
-            ([(header::CONTENT_TYPE, "application/json")], token).into_response()
-        }
-        _ => StatusCode::FORBIDDEN.into_response(),
-    }
+fn serve(listener: TcpListener, objects: Objects) -> JoinHandle<()> {
+    let router = Router::new()
+        .route("/{bucket}", routing::get(list))
+        .route("/{bucket}/{*key}", routing::any(object))
+        .layer(DefaultBodyLimit::max(256 << 20))
+        .with_state(objects);
+    tokio::spawn(async move { axum::serve(listener, router).await.expect("to serve") })
 }
 
 /// An error as the API writes it.
