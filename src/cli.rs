@@ -6,7 +6,7 @@
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
-    commands::{backup, bench, completion, demo, key, repo, restore, scratch, verify, volume},
+    commands::{backup, bench, completion, demo, hooks, key, repo, restore, scratch, verify, volume},
     exit::Exit,
 };
 
@@ -37,6 +37,9 @@ pub(crate) enum Command {
     /// Backs up directories of this host, and restores them.
     #[command(subcommand)]
     Volume(volume::VolumeCommand),
+    /// Looks at the hooks of pods, and runs them.
+    #[command(subcommand)]
+    Hooks(hooks::HooksCommand),
     /// Runs a scratch cluster to play with.
     #[command(subcommand)]
     Scratch(scratch::ScratchCommand),
@@ -61,6 +64,7 @@ impl Command {
             Self::Verify(args) => Box::pin(verify::run(args)).await,
             Self::Restore(command) => restore::run(command).await,
             Self::Volume(command) => volume::run(command).await,
+            Self::Hooks(command) => hooks::run(command).await,
             Self::Scratch(command) => scratch::run(command).await,
             Self::Key(command) => key::run(&command),
             Self::Bench(command) => bench::run(command).await,

@@ -40,12 +40,23 @@ pub(crate) struct Target {
 
 impl ClusterArgs {
     pub(crate) async fn connect(&self) -> anyhow::Result<Target> {
-        let options = KubeConfigOptions { context: self.context.clone(), ..Default::default() };
-        let (config, name) = match self.read()? {
-            Some(file) => from_file(file, &options).await?,
-            None => in_cluster()?,
-        };
+        let (config, name) = self.config().await?;
         Ok(Target { client: client(config)?, name })
+    }
+
+    /// A client whose answers may be silent for long, as a command in a container is: whoever uses it has deadlines
+    /// of his own.
+    pub(crate) async fn connect_for_streams(&self) -> anyhow::Result<Target> {
+        let (config, name) = self.config().await?;
+        Ok(Target { client: client_with(config, None)?, name })
+    }
+
+    async fn config(&self) -> anyhow::Result<(Config, String)> {
+        let options = KubeConfigOptions { context: self.context.clone(), ..Default::default() };
+        match self.read()? {
+            Some(file) => from_file(file, &options).await,
+            None => in_cluster(),
+        }
     }
 
     /// The kubeconfig that is meant; none where nothing is named and nothing lies in the usual place.
@@ -86,9 +97,13 @@ pub(crate) async fn client_of(kubeconfig: &str) -> anyhow::Result<Client> {
     client(from_file(file, &KubeConfigOptions::default()).await?.0)
 }
 
-fn client(mut config: Config) -> anyhow::Result<Client> {
+fn client(config: Config) -> anyhow::Result<Client> {
+    client_with(config, Some(READ_TIMEOUT))
+}
+
+fn client_with(mut config: Config, read_timeout: Option<Duration>) -> anyhow::Result<Client> {
     config.connect_timeout = Some(CONNECT_TIMEOUT);
-    config.read_timeout = Some(READ_TIMEOUT);
+    config.read_timeout = read_timeout;
     config.write_timeout = Some(READ_TIMEOUT);
     // what is worth repeating is decided in one place, and that is not the transport
     config.default_retry = false;

@@ -6,6 +6,7 @@ pub(crate) mod backup;
 pub(crate) mod bench;
 pub(crate) mod completion;
 pub(crate) mod demo;
+pub(crate) mod hooks;
 pub(crate) mod key;
 pub(crate) mod repo;
 pub(crate) mod restore;
