@@ -52,8 +52,11 @@ fn configured(settings: &Settings) -> GoogleCloudStorageBuilder {
     known.fold(GoogleCloudStorageBuilder::new(), |builder, (key, value)| builder.with_config(key, value))
 }
 
-/// The file of the application default credentials, if there is one.
+/// The file of the application default credentials, if there is one and nothing else says who we are.
 fn credentials_file(settings: &Settings) -> Option<PathBuf> {
+    if settings.keys().any(|name| name.starts_with("GOOGLE_SERVICE_ACCOUNT") || name == "GOOGLE_BEARER_TOKEN") {
+        return None;
+    }
     if let Some(path) = settings.get("GOOGLE_APPLICATION_CREDENTIALS") {
         return Some(path.into());
     }

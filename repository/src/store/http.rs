@@ -129,7 +129,7 @@ impl HttpService for Service {
 impl Service {
     async fn answer(&self, sent: Request, progress: &Progress) -> Result<Response, HttpError> {
         let answer = progress.watch(STALL, self.client.execute(sent)).await;
-        answer.map_err(|elapsed| HttpError::new(HttpErrorKind::Timeout, elapsed))?.map_err(failure)
+        answer.map_err(|_elapsed| HttpError::new(HttpErrorKind::Timeout, Stalled))?.map_err(failure)
     }
 
     /// A server that was there a moment ago is waited for; one that never was is not.
@@ -150,6 +150,11 @@ impl Service {
 fn is_container_identity(url: &Url) -> bool {
     url.host_str().is_some_and(|host| CONTAINER_IDENTITY.iter().any(|start| host.starts_with(start)))
 }
+
+/// A request that was sent and not answered.
+#[derive(Debug, thiserror::Error)]
+#[error("no answer within {} s", STALL.as_secs())]
+struct Stalled;
 
 /// Why it is no use to try again.
 #[derive(Debug, thiserror::Error)]
