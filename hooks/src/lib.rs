@@ -4,4 +4,14 @@
 //! they stand still.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod guard;
 pub mod hook;
+mod journal;
+pub mod mounts;
+mod pause;
+mod refusal;
+pub mod release;
+pub mod session;
+pub mod strangers;
+
+pub use journal::{DEFAULT_FOLDER as DEFAULT_JOURNAL, Error as JournalError};

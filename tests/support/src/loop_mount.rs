@@ -49,8 +49,19 @@ impl LoopMount {
     #[must_use]
     pub fn with_size(kind: &str, size: u64) -> Self {
         sweep();
-        let prefix = format!("{PREFIX}{}-", std::process::id());
-        let folder = TempDir::with_prefix(prefix).expect("a temporary folder");
+        Self::make(kind, size, TempDir::with_prefix(prefix()).expect("a temporary folder"))
+    }
+
+    /// The same, of 320 MiB, in a file in `folder`: on another filesystem of the test.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn in_folder(kind: &str, folder: &Path) -> Self {
+        Self::make(kind, 320 << 20, TempDir::with_prefix_in(prefix(), folder).expect("a temporary folder"))
+    }
+
+    fn make(kind: &str, size: u64, folder: TempDir) -> Self {
         let image = folder.path().join("image");
         File::create(&image).and_then(|image| image.set_len(size)).expect("an image");
         let quiet = if kind == "ext4" { ["-F", "-q"] } else { ["-f", "-q"] };
@@ -95,6 +106,10 @@ impl Drop for LoopMount {
         let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         let _ = self.watchdog.wait();
     }
+}
+
+fn prefix() -> String {
+    format!("{PREFIX}{}-", std::process::id())
 }
 
 /// Starts the process that ends what still stands at the deadline, in a session that outlives the test's.

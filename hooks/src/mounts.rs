@@ -1,0 +1,177 @@
+//! Which filesystem a path is on.
+//!
+//! A freeze is a superblock's, not a path's or a mount's: the kernel's number of the superblock, as mountinfo gives it,
+//! is what two paths are compared by. `stat` will not do, because btrfs gives every subvolume a number of its own.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File, OpenOptions},
+    io,
+    os::{fd::AsRawFd, unix::fs::OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use procfs::process::{MountInfo, Process};
+use rustix::fs::OFlags;
+use serde::{Deserialize, Serialize};
+
+/// Why it could not be told.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The path does not open.
+    #[error("cannot open {path}: {source}", path = path.display())]
+    Open {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The mounts cannot be read.
+    #[error("cannot read the mounts of process {pid}: {source}")]
+    Mounts {
+        /// Whose.
+        pid: String,
+        /// Why.
+        source: procfs::ProcError,
+    },
+    /// No mount that is visible here holds the path.
+    #[error("{path} is on a mount that is not visible here", path = .0.display())]
+    Unknown(PathBuf),
+}
+
+/// The kernel's number of a superblock, as `major:minor`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Device(String);
+
+impl std::fmt::Display for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A filesystem, reached by a path on it.
+#[derive(Debug)]
+pub struct Filesystem {
+    /// The path as it was given.
+    pub path: PathBuf,
+    /// Its number.
+    pub device: Device,
+    /// Its kind, such as `ext4`.
+    pub kind: String,
+    /// What is mounted, such as `/dev/sda1`.
+    pub source: String,
+    /// Where it is mounted.
+    pub mount_point: PathBuf,
+    /// Where the path is below the filesystem's own root.
+    pub inside: PathBuf,
+    /// An open directory on it, that a freeze, a thaw and a sync go through.
+    pub directory: File,
+}
+
+/// The filesystem that `path` is on.
+///
+/// # Errors
+/// When the path cannot be opened or its mount not be found.
+pub fn of(path: &Path) -> Result<Filesystem, Error> {
+    let directory = open(path).map_err(|source| Error::Open { path: path.to_owned(), source })?;
+    let mount = mount_of(path, &directory)?;
+    let real = fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd())).unwrap_or_else(|_| path.to_owned());
+    let below = real.strip_prefix(&mount.mount_point).map(Path::to_owned).unwrap_or_default();
+    Ok(Filesystem {
+        path: path.to_owned(),
+        device: Device(mount.majmin),
+        kind: mount.fs_type,
+        source: mount.mount_source.unwrap_or_default(),
+        mount_point: mount.mount_point,
+        inside: Path::new(&mount.root).join(below),
+        directory,
+    })
+}
+
+/// The UUID of a filesystem in hexadecimal, where the kernel tells it.
+pub(crate) fn uuid(filesystem: &Filesystem) -> Option<String> {
+    let uuid = stillpoint_sys::filesystem_uuid(&filesystem.directory)?;
+    Some(uuid.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The filesystem of a device, opened: by a mount in this mount namespace, or else in that of another process.
+pub(crate) fn of_device(device: &Device, kind: &str, uuid: Option<&str>) -> Option<Filesystem> {
+    let mut namespaces = BTreeSet::new();
+    let others = procfs::process::all_processes().into_iter().flatten().filter_map(Result::ok);
+    for process in Process::myself().into_iter().chain(others) {
+        let namespace = fs::read_link(format!("/proc/{}/ns/mnt", process.pid));
+        if !namespace.is_ok_and(|namespace| namespaces.insert(namespace)) {
+            continue;
+        }
+        let root = PathBuf::from(format!("/proc/{}/root", process.pid));
+        let mounts = process.mountinfo().map(|mounts| mounts.0).unwrap_or_default();
+        for mount in mounts.into_iter().filter(|mount| mount.majmin == device.0 && mount.fs_type == kind) {
+            let inside = mount.mount_point.strip_prefix("/").unwrap_or(&mount.mount_point);
+            // a mount that another one covers opens as the other one
+            let opened = of(&root.join(inside)).ok().filter(|found| found.device == *device);
+            if let Some(found) = opened.filter(|found| self::uuid(found).as_deref() == uuid) {
+                return Some(found);
+            }
+        }
+    }
+    None
+}
+
+/// Never blocks, on no kind of file: what is opened may be anything that somebody mounted.
+fn open(path: &Path) -> io::Result<File> {
+    let flags = i32::try_from((OFlags::NONBLOCK | OFlags::NOCTTY).bits()).unwrap_or_default();
+    OpenOptions::new().read(true).custom_flags(flags).open(path)
+}
+
+fn mount_of(path: &Path, file: &File) -> Result<MountInfo, Error> {
+    let unknown = || Error::Unknown(path.to_owned());
+    let described = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd())).map_err(|_| unknown())?;
+    let id = described.lines().find_map(|line| line.strip_prefix("mnt_id:")).ok_or_else(unknown)?;
+    let id: i32 = id.trim().parse().map_err(|_| unknown())?;
+    for pid in std::iter::once("self").chain(foreign_root(path)) {
+        let read = |source| Error::Mounts { pid: pid.to_owned(), source };
+        let process = Process::new_with_root(Path::new("/proc").join(pid)).map_err(read)?;
+        let mounts = process.mountinfo().map_err(read)?;
+        if let Some(mount) = mounts.0.into_iter().find(|mount| mount.mnt_id == id) {
+            return Ok(mount);
+        }
+    }
+    Err(unknown())
+}
+
+/// The process whose mounts a path such as `/proc/123/root/data` or `/proc/123/fd/4` goes through.
+fn foreign_root(path: &Path) -> Option<&str> {
+    let rest = path.strip_prefix("/proc").ok()?;
+    let mut parts = rest.iter().map(|part| part.to_str());
+    let pid = parts.next()??;
+    let through = ["root", "fd", "exe", "cwd"].contains(&parts.next()??);
+    (through && pid.bytes().all(|byte| byte.is_ascii_digit())).then_some(pid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_paths_of_one_filesystem_have_one_device() {
+        assert_eq!(of(Path::new("/proc")).unwrap().device, of(Path::new("/proc/self")).unwrap().device);
+        assert_ne!(of(Path::new("/proc")).unwrap().device, of(Path::new("/dev/shm")).unwrap().device);
+    }
+
+    #[test]
+    fn a_path_through_another_process_is_on_the_same_filesystem() {
+        let own = of(Path::new("/dev/shm")).unwrap();
+        let through = of(&PathBuf::from(format!("/proc/{}/root/dev/shm", std::process::id()))).unwrap();
+        assert_eq!((own.device, own.kind), (through.device, through.kind));
+    }
+
+    #[test]
+    fn a_device_is_found_by_its_number() {
+        let own = of(Path::new("/dev/shm")).unwrap();
+        let uuid = uuid(&own);
+        assert!(of_device(&own.device, "tmpfs", uuid.as_deref()).is_some());
+        assert!(of_device(&own.device, "ext4", uuid.as_deref()).is_none());
+        assert!(of_device(&own.device, "tmpfs", Some("another")).is_none());
+    }
+}
