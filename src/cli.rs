@@ -6,7 +6,9 @@
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
-    commands::{backup, bench, completion, demo, hooks, key, repo, restore, scratch, verify, volume},
+    commands::{
+        backup, bench, completion, demo, freeze, hooks, key, pause, repo, restore, scratch, thaw, verify, volume,
+    },
     exit::Exit,
 };
 
@@ -40,6 +42,15 @@ pub(crate) enum Command {
     /// Looks at the hooks of pods, and runs them.
     #[command(subcommand)]
     Hooks(hooks::HooksCommand),
+    /// Runs a command while filesystems of this host stand still.
+    #[command(after_help = freeze::AFTER_HELP)]
+    Freeze(freeze::FreezeArgs),
+    /// Runs a command while the processes of cgroups of this host stand still.
+    #[command(after_help = pause::AFTER_HELP)]
+    Pause(pause::PauseArgs),
+    /// Lets go what stands still on this host, whoever stopped it.
+    #[command(after_help = thaw::AFTER_HELP)]
+    Thaw(thaw::ThawArgs),
     /// Runs a scratch cluster to play with.
     #[command(subcommand)]
     Scratch(scratch::ScratchCommand),
@@ -65,6 +76,9 @@ impl Command {
             Self::Restore(command) => restore::run(command).await,
             Self::Volume(command) => volume::run(command).await,
             Self::Hooks(command) => hooks::run(command).await,
+            Self::Freeze(args) => freeze::run(args).await,
+            Self::Pause(args) => pause::run(args).await,
+            Self::Thaw(args) => thaw::run(args).await,
             Self::Scratch(command) => scratch::run(command).await,
             Self::Key(command) => key::run(&command),
             Self::Bench(command) => bench::run(command).await,

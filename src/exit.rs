@@ -1,25 +1,41 @@
 //! The exit codes, as an enum.
 //!
-//! Scripts and pipelines act on these four and nothing else, so every command ends in one of them.
+//! Scripts and pipelines act on these and nothing else, so every command ends in one of them.
 
 use std::process::{ExitCode, Termination};
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
 pub(crate) enum Exit {
     /// Everything asked for was done.
-    Done = 0,
+    Done,
     /// It was not done.
-    Failed = 1,
+    Failed,
     /// The command line makes no sense; clap exits with this code by itself.
-    Usage = 2,
+    Usage,
     /// Done, but something is missing or in doubt, by name.
-    Degraded = 3,
+    Degraded,
+    /// The command that was to run meanwhile was not run, as `env` and `timeout` say it.
+    NotRun,
+    /// The command that ran meanwhile ended with this code.
+    Of(u8),
+}
+
+impl Exit {
+    fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Degraded => 3,
+            Self::NotRun => 125,
+            Self::Of(code) => code,
+        }
+    }
 }
 
 impl Termination for Exit {
     fn report(self) -> ExitCode {
-        ExitCode::from(self as u8)
+        ExitCode::from(self.code())
     }
 }

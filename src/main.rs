@@ -9,10 +9,14 @@ mod commands;
 mod exit;
 mod interrupt;
 mod keys;
+mod meanwhile;
 mod output;
 mod progress;
 
-use std::io::{self, IsTerminal};
+use std::{
+    io::{self, IsTerminal},
+    process::{ExitCode, Termination},
+};
 
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
@@ -23,7 +27,15 @@ use crate::{cli::Cli, exit::Exit};
 /// retried too; what matters of them reaches the user as an error or a problem with a name.
 const LOGGED: &str = "warn,kube_client=off";
 
-fn main() -> Exit {
+fn main() -> ExitCode {
+    // first of all: a guard must not hold what anything below opens or starts
+    if let Some(ended) = stillpoint_hooks::guard::entry() {
+        return ended;
+    }
+    command_line().report()
+}
+
+fn command_line() -> Exit {
     let cli = Cli::parse();
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::try_from_env("STILLPOINT_LOG").unwrap_or_else(|_| EnvFilter::new(LOGGED)))
