@@ -219,7 +219,7 @@ pub enum Error {
         reason: String,
     },
     /// Which data is needed is unknown, so none can be called unneeded.
-    #[error("what is needed in {store} cannot be told, so nothing was removed: {reason}{}; run stillpoint repo check, which says what is damaged and what to do", if *.others > 0 { format!(" ({} more)", .others) } else { String::new() })]
+    #[error("what {store} needs cannot be told: {reason}{}; nothing was changed, and stillpoint repo check says what is damaged and what to do", if *.others > 0 { format!(" ({} more)", .others) } else { String::new() })]
     NeedsUnknown {
         /// Address of the store.
         store: String,

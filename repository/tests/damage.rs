@@ -474,6 +474,18 @@ const CASES: &[Case] = &[
         restic: Restic::Silent,
     },
     Case {
+        name: "a lock whose holder is gone",
+        damage: |fixture| {
+            let lock =
+                r#"{"time":"2026-01-02T03:04:05Z","exclusive":false,"hostname":"gone","username":"root","pid":1}"#;
+            fixture.forge().write("locks", lock.as_bytes())
+        },
+        read_data: NONE,
+        kind: FindingKind::StaleLock,
+        reaches: 0,
+        restic: Restic::Silent,
+    },
+    Case {
         name: "packs that no index names",
         damage: |fixture| {
             fixture.forge().pack(&[ForgedBlob::data(b"orphan")]);
@@ -555,6 +567,62 @@ async fn an_undamaged_repository_has_no_finding() {
     if require::program("restic").is_some() {
         restic_ok(&fixture.path, ["check", "--read-data"]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn foreign_files_are_hints_and_in_nobodys_way() {
+    let fixture = Fixture::new().await;
+    let moved = fixture.backups[1].data.replace("data/", "").split_once('/').unwrap().1.to_owned();
+    let elsewhere = if moved.starts_with("00") { "data/01" } else { "data/00" };
+    let strangers = ["keys/README", "index/README", "snapshots/a b", "locks/x.tmp", "data/notes", "data/ab/README"];
+    let strangers = strangers.map(String::from).into_iter().chain([format!("{elsewhere}/{moved}")]);
+    let strangers: Vec<String> = strangers.collect();
+    for stranger in &strangers {
+        std::fs::write(fixture.path.join(stranger), b"foreign").unwrap();
+    }
+    let report = fixture.check(ALL).await;
+    let mut found: Vec<_> = report.findings.iter().map(|finding| (finding.kind, finding.file.as_str())).collect();
+    let mut expected: Vec<_> = strangers.iter().map(|name| (FindingKind::ForeignFile, name.as_str())).collect();
+    found.sort_unstable_by_key(|(_, file)| *file);
+    expected.sort_unstable_by_key(|(_, file)| *file);
+    assert_eq!(found, expected);
+    let first = fixture.repository.snapshot(&fixture.backups[0].snapshot).await.unwrap();
+    assert!(fixture.content(&first).await.unwrap() == fixture.backups[0].content);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_whose_blobs_are_sound_is_read_while_another_pack_of_its_backup_is_lost() {
+    let fixture = Fixture::new().await;
+    let lost = fixture.remove(&fixture.backups[1].data);
+    let second = fixture.repository.snapshot(&fixture.backups[1].snapshot).await.unwrap();
+    let reader = fixture.repository.reader().await.unwrap();
+    // stored by the first backup
+    let manifest = reader.find(&second.tree, "/manifest.json").await.unwrap().unwrap();
+    let read = reader.content(&manifest).unwrap().try_collect::<Vec<_>>().await.unwrap().concat();
+    assert_eq!(read, b"{\"kind\":\"manifest\"}");
+    let error = fixture.content(&second).await.unwrap_err();
+    assert!(error.to_string().contains(&lost), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_is_missing_is_named_by_a_reader_and_made_anew_by_restic() {
+    let Some(_restic) = require::program("restic") else { return };
+    let fixture = Fixture::new().await;
+    let second = fixture.repository.snapshot(&fixture.backups[1].snapshot).await.unwrap();
+    fixture.remove(&fixture.backups[1].index);
+    let error = fixture.content(&second).await.unwrap_err();
+    assert!(matches!(error, Error::BlobMissing { .. }), "{error}");
+    for advice in ["stillpoint repo check", "rebuild-index"] {
+        assert!(error.to_string().contains(advice), "{error}");
+    }
+    let report = fixture.check(NONE).await;
+    assert!(named(&report, FindingKind::UnreferencedPacks, "data").is_some(), "{report:#?}");
+    let missing = named(&report, FindingKind::BlobsMissing, "index").unwrap();
+    assert!(missing.advice.contains("rebuild-index"), "{missing:?}");
+    restic_ok(&fixture.path, ["rebuild-index"]);
+    let report = fixture.check(ALL).await;
+    assert!(report.findings.is_empty(), "{report:#?}");
+    assert!(fixture.content(&second).await.unwrap() == fixture.backups[1].content);
 }
 
 /// The most memory that this process ever had.

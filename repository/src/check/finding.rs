@@ -88,7 +88,11 @@ impl FindingKind {
             Self::SnapshotUnreadable => {
                 "bring the file back from a copy of the storage; without one this backup is lost: remove the file"
             }
-            Self::PackMissing | Self::PackSize | Self::PackDamaged => {
+            Self::PackMissing => {
+                "bring the file back from a copy of the storage; without one back up again: what still exists at the \
+                 source is stored anew and completes older backups too"
+            }
+            Self::PackSize | Self::PackDamaged => {
                 "bring the file back from a copy of the storage; without one move it away, run restic repair index \
                  (rebuild-index before 0.15) and back up again: what still exists at the source is stored anew and \
                  completes older backups too"

@@ -67,13 +67,14 @@ pub(crate) async fn run(args: PruneArgs) -> anyhow::Result<Exit> {
     let request = PruneRequest { max_unused_percent: max_unused, repack_small };
     let prune = attended(async |control: &Control| repository.prune(&request, control).await).await?;
     let plan = *prune.plan();
-    // nothing is removed before its plan was printed: for programs it goes with the result, and here to people
+    let only_plan = dry_run || plan.is_empty();
+    // nothing is removed before its plan was printed; for programs it goes with the result
     match output.output {
         Format::Table => output::text(&plan_text(&plan))?,
-        _ if dry_run => {}
+        _ if only_plan => {}
         _ => output::note(plan_text(&plan).trim_end()),
     }
-    if dry_run || plan.is_empty() {
+    if only_plan {
         prune.abandon().await;
         output::print(output.output, &Pruned { plan, done: None }, String::new)?;
         return Ok(Exit::Done);
