@@ -133,12 +133,13 @@ impl Inventory {
         &self.packs[self.places[position].pack as usize]
     }
 
-    /// Positions of places that cannot be read, because their pack is missing or too short.
+    /// Positions of places that cannot be read, because their pack is missing or too short, or the blob larger than any.
     pub(crate) fn out_of_reach(&self) -> FixedBitSet {
         let mut found = FixedBitSet::with_capacity(self.places.len());
         for (position, place) in self.places.iter().enumerate() {
             let size = self.packs[place.pack as usize].size;
-            found.set(position, size.is_none_or(|size| size < place.blob().end()));
+            let too_large = place.length as usize > pack::MAX_SEALED;
+            found.set(position, too_large || size.is_none_or(|size| size < place.blob().end()));
         }
         found
     }

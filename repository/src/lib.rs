@@ -81,6 +81,7 @@ mod progress;
 mod prune;
 mod reader;
 mod repository;
+mod requests;
 mod segment;
 mod sidecar;
 pub mod signing;

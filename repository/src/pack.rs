@@ -21,6 +21,9 @@ pub(crate) const TARGET_SIZE: usize = 16 << 20;
 /// The largest blob that is written or read, expanded.
 pub(crate) const MAX_BLOB: usize = 128 << 20;
 
+/// The same as it lies in a pack.
+pub(crate) const MAX_SEALED: usize = MAX_BLOB + crypto::OVERHEAD;
+
 /// Blobs in a pack at most, so that a pack of tiny blobs keeps a header that restic accepts.
 const MAX_BLOBS: usize = 10_000;
 

@@ -4,52 +4,27 @@
 //! together, so one request brings many, and what waits is one number a directory. Beside the inventory this takes
 //! 1 bit a place, 4 bytes a directory of the widest level, and 64 MiB of directories under way.
 
+mod view;
+
 use std::sync::Arc;
 
 use fixedbitset::FixedBitSet;
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::Semaphore;
 
+pub(crate) use self::view::{NodeFault, View};
 use crate::{
-    Error, Id,
+    Error,
     files::Files,
     inventory::{self, Inventory},
-    lean::{LeanNode, LeanTree},
-    pack::{self, BlobKind},
-    tree::NodeKind,
+    lean::LeanTree,
+    pack,
+    requests::{self, Limits, Requests},
 };
 
-/// The most that one request reads, and that it may expand to, unless one directory alone is larger.
-const REQUEST: u64 = 4 << 20;
-/// The most that one request reads in vain between two directories.
-const GAP: u64 = 64 << 10;
+const LIMITS: Limits = Limits { span: 4 << 20, plain: 4 << 20, gap: 64 << 10 };
 /// Plaintext of all directories under way, in MiB.
 const UNDER_WAY: u32 = 64;
-
-/// What is wrong with one node of a directory.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum NodeFault {
-    /// It needs a blob that no index names.
-    Missing(BlobKind, Id),
-    /// It needs the blob at this position, which cannot be read anywhere.
-    Lost(usize),
-    /// It says another size than its blobs have.
-    Size { said: u64, found: u64 },
-    /// It contradicts itself or its neighbours.
-    Shape(&'static str),
-}
-
-/// A directory that was read.
-#[derive(Debug, Default)]
-pub(crate) struct View {
-    /// First positions of the directories in it.
-    pub(crate) subtrees: Vec<u32>,
-    /// First positions of the blobs of its files.
-    pub(crate) content: Vec<u32>,
-    pub(crate) files: u64,
-    /// What is wrong, with the node's name.
-    pub(crate) faults: Vec<(String, NodeFault)>,
-}
 
 /// A directory that was visited.
 #[derive(Debug)]
@@ -92,9 +67,10 @@ impl Walk {
         let mut known = FixedBitSet::with_capacity(self.inventory.places.len());
         let mut level: Vec<u32> = roots.into_iter().filter(|root| !known.put(*root as usize)).collect();
         while !level.is_empty() {
-            level.sort_unstable_by_key(|tree| self.order(*tree));
+            requests::sort(&self.inventory, &mut level);
             let mut next = Vec::new();
-            let reads = Requests { walk: self, rest: &level }.map(|request| self.clone().read(request));
+            let requests = Requests { inventory: &self.inventory, limits: LIMITS, apart: &self.bad, rest: &level };
+            let reads = requests.map(|request| self.clone().read(request));
             let mut visits = stream::iter(reads).buffer_unordered(self.requests);
             while let Some(read) = visits.try_next().await? {
                 for visit in read {
@@ -128,11 +104,6 @@ impl Walk {
             }
         }
         Ok(None)
-    }
-
-    fn order(&self, tree: u32) -> (u32, u64) {
-        let place = &self.inventory.places[tree as usize];
-        (place.pack, place.blob().end())
     }
 
     async fn read(self, request: Vec<u32>) -> Result<Vec<Visit>, Error> {
@@ -209,107 +180,11 @@ impl Walk {
         let start = blobs().map(|blob| u64::from(blob.offset)).min().unwrap_or(0);
         start..blobs().map(|blob| blob.end()).max().unwrap_or(0)
     }
-
-    fn view(&self, tree: &LeanTree) -> View {
-        let mut view = View::default();
-        let mut before: Option<&LeanNode> = None;
-        for node in &tree.nodes {
-            let mut fault = |fault| view.faults.push((node.name.to_string_lossy().into_owned(), fault));
-            match before.map(|before| before.name.cmp(&node.name)) {
-                Some(std::cmp::Ordering::Equal) => fault(NodeFault::Shape("its name occurs twice")),
-                Some(std::cmp::Ordering::Greater) => fault(NodeFault::Shape("it stands behind a later name")),
-                _ => {}
-            }
-            if !crate::tree::is_safe(&node.name) {
-                fault(NodeFault::Shape("this is no name for a file"));
-            }
-            self.look_up(node, &mut view);
-            before = Some(node);
-        }
-        view
-    }
-
-    fn look_up(&self, node: &LeanNode, view: &mut View) {
-        let name = || node.name.to_string_lossy().into_owned();
-        let mut fault = |fault| view.faults.push((name(), fault));
-        match (node.kind, &node.content, &node.subtree) {
-            (NodeKind::Dir, _, None) => fault(NodeFault::Shape("a directory without a tree")),
-            (NodeKind::File, None, _) => fault(NodeFault::Shape("a file without a list of blobs")),
-            _ => {}
-        }
-        if let Some(id) = &node.subtree {
-            match self.find(BlobKind::Tree, id) {
-                Ok(tree) => view.subtrees.push(tree),
-                Err(missing) => fault(missing),
-            }
-        }
-        view.files += u64::from(node.kind == NodeKind::File);
-        let mut found = Some(0u64);
-        for id in node.content.iter().flatten() {
-            match self.find(BlobKind::Data, id) {
-                Err(missing) => {
-                    fault(missing);
-                    found = None;
-                }
-                Ok(first) => {
-                    view.content.push(first);
-                    found = found.map(|found| found + self.inventory.places[first as usize].plain());
-                    if self.inventory.same_blob(first as usize).all(|position| self.bad.contains(position)) {
-                        fault(NodeFault::Lost(first as usize));
-                    }
-                }
-            }
-        }
-        if let (NodeKind::File, Some(found)) = (node.kind, found)
-            && found != node.size
-        {
-            fault(NodeFault::Size { said: node.size, found });
-        }
-    }
-
-    fn find(&self, kind: BlobKind, id: &Id) -> Result<u32, NodeFault> {
-        let positions = self.inventory.positions(kind, id);
-        if positions.is_empty() {
-            return Err(NodeFault::Missing(kind, *id));
-        }
-        u32::try_from(positions.start).map_err(|_| NodeFault::Missing(kind, *id))
-    }
 }
 
 fn readable<T>(read: Result<T, Error>) -> Result<Option<T>, Error> {
     match read {
         Ok(read) => Ok(Some(read)),
         Err(error) => inventory::reason(error).map(|_| None),
-    }
-}
-
-/// Cuts a sorted level into requests.
-struct Requests<'a> {
-    walk: &'a Walk,
-    rest: &'a [u32],
-}
-
-impl Iterator for Requests<'_> {
-    /// Owned, since what borrows from a level cannot be held by a future that may move between threads.
-    type Item = Vec<u32>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let place = |at: usize| &self.walk.inventory.places[self.rest[at] as usize];
-        let first = self.rest.first().map(|_| place(0))?;
-        let mut plain = first.plain();
-        let mut length = 1;
-        while length < self.rest.len() {
-            let (last, next) = (place(length - 1), place(length));
-            plain += next.plain();
-            let span = next.blob().end().saturating_sub(u64::from(first.blob().offset));
-            let gap = u64::from(next.blob().offset).saturating_sub(last.blob().end());
-            if next.pack != first.pack || span > REQUEST || gap > GAP || plain > REQUEST {
-                break;
-            }
-            length += 1;
-        }
-        let (request, rest) = self.rest.split_at(length);
-        self.rest = rest;
-        Some(request.to_vec())
     }
 }

@@ -13,7 +13,7 @@ use common::{
     forge::{Forge, ForgedBlob},
     init, joined, lines, meta, object, restic, restic_ok, root,
 };
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use serde_json::Value;
 use stillpoint_repository::{
     CheckReport, CheckRequest, Control, Error, FindingKind, Id, ReadData, Repository, Severity, Snapshot, Store,
@@ -153,7 +153,7 @@ enum Restic {
     Agrees,
     /// It is content.
     Silent,
-    /// It would take most of a minute: it repeats what is missing, and expands a gigabyte.
+    /// It would take most of a minute: it repeats what is missing, and expands whatever is there.
     NotAsked,
 }
 
@@ -355,10 +355,10 @@ const CASES: &[Case] = &[
         restic: Restic::Silent,
     },
     Case {
-        name: "a blob that expands to a gigabyte",
+        name: "a blob that expands to 200 MiB",
         damage: |fixture| {
             let id = Id::of(b"bomb");
-            let stored = zstd::encode_all(std::io::Read::take(std::io::repeat(0), 1 << 30), 1).unwrap();
+            let stored = zstd::encode_all(std::io::Read::take(std::io::repeat(0), 200 << 20), 1).unwrap();
             let bomb = ForgedBlob { tree: false, id, stored, uncompressed: Some(100) };
             let (path, indexed) = fixture.forge().pack(&[bomb]);
             fixture.forge().index(&[indexed]);
@@ -370,9 +370,9 @@ const CASES: &[Case] = &[
         restic: Restic::NotAsked,
     },
     Case {
-        name: "an index that expands to a gigabyte",
+        name: "an index that expands to 200 MiB",
         damage: |fixture| {
-            let bomb = zstd::encode_all(std::io::Read::take(std::io::repeat(b' '), 1 << 30), 1).unwrap();
+            let bomb = zstd::encode_all(std::io::Read::take(std::io::repeat(b' '), 200 << 20), 1).unwrap();
             fixture.forge().write_sealed("index", &[&[2], &bomb[..]].concat())
         },
         read_data: NONE,
@@ -483,7 +483,8 @@ const CASES: &[Case] = &[
         read_data: NONE,
         kind: FindingKind::StaleLock,
         reaches: 0,
-        restic: Restic::Silent,
+        // it does not even begin
+        restic: Restic::Agrees,
     },
     Case {
         name: "packs that no index names",
@@ -539,15 +540,9 @@ async fn tried(case: &'static Case) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_damage_is_found_by_name_and_what_is_sound_stays_readable() {
-    // restic repeats what it cannot read, with pauses
-    let mut cases = tokio::task::JoinSet::new();
-    for case in CASES {
-        cases.spawn(tried(case));
-    }
-    let mut failed = Vec::new();
-    while let Some(tried) = cases.join_next().await {
-        failed.extend(tried.err());
-    }
+    // a few at a time, since restic repeats what it cannot read, with pauses
+    let cases = futures::stream::iter(CASES).map(|case| tokio::spawn(tried(case))).buffer_unordered(6);
+    let failed: Vec<_> = cases.filter_map(async |tried| tried.err()).collect().await;
     assert!(failed.is_empty(), "{failed:#?}");
     let peak = peak_memory();
     assert!(peak < 600 << 20, "hostile sizes are bounded: {peak}");

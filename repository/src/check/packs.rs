@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     Error, Id,
-    crypto::{self, Cipher},
+    crypto::Cipher,
     files::Files,
     inventory::{self, ByPack, Inventory},
     pack::{self, PackedBlob},
@@ -21,7 +21,6 @@ const PIECE: u64 = 4 << 20;
 const AHEAD: usize = 2;
 /// What may be the header.
 const TAIL: u64 = pack::MAX_HEADER as u64 + pack::FRAME;
-const MAX_SEALED: usize = pack::MAX_BLOB + crypto::OVERHEAD;
 
 /// What reading a pack came to.
 #[derive(Debug, Default)]
@@ -122,7 +121,7 @@ impl Scan {
         let Some(skip) = u64::from(blob.offset).checked_sub(start) else {
             return self.settle(Err("the index says that it overlaps another blob".into()));
         };
-        if length > MAX_SEALED {
+        if length > pack::MAX_SEALED {
             return self.settle(Err("it claims to be too large".into()));
         }
         self.buffer.advance(usize::try_from(skip).unwrap_or(usize::MAX).min(self.buffer.len()));

@@ -16,13 +16,11 @@ use crate::{
     index::NewPacks,
     inventory::{self, Inventory},
     pack::{self, BlobKind, PackBuilder, PackedBlob, SealedBlob},
+    requests::{self, Limits, Requests},
     upload::pack_path,
 };
 
-/// The most that one request reads.
-const REQUEST: u64 = 8 << 20;
-/// The most that one request reads in vain between two blobs.
-const GAP: u64 = 256 << 10;
+const LIMITS: Limits = Limits { span: 8 << 20, plain: 32 << 20, gap: 256 << 10 };
 /// Requests that run ahead.
 const AHEAD: usize = 3;
 /// Packs on their way at the same time.
@@ -46,14 +44,12 @@ pub(super) async fn copy(
     plan: &Plan,
     mut progress: impl FnMut(u64),
 ) -> Result<Copied, Error> {
-    let mut positions: Vec<usize> = plan.copies.union(&plan.witnesses).collect();
-    positions.sort_unstable_by_key(|position| {
-        let place = &inventory.places[*position];
-        (place.pack, place.blob().end())
-    });
+    let wanted = plan.copies.union(&plan.witnesses);
+    let mut positions: Vec<u32> = wanted.filter_map(|position| u32::try_from(position).ok()).collect();
+    requests::sort(inventory, &mut positions);
     let mut packing = Packing::new(files);
-    let requests = Requests { inventory, rest: &positions }.map(|request| read(files, inventory, request));
-    let mut reads = stream::iter(requests).buffered(AHEAD);
+    let requests = Requests { inventory, limits: LIMITS, apart: &plan.bad, rest: &positions };
+    let mut reads = stream::iter(requests.map(|request| read(files, inventory, request))).buffered(AHEAD);
     let mut done = 0;
     while let Some(found) = reads.try_next().await? {
         for (position, sealed) in found {
@@ -78,15 +74,16 @@ pub(super) async fn copy(
 type Found = Vec<(usize, Result<Bytes, String>)>;
 
 /// Reads and checks blobs that lie together in one pack.
-async fn read(files: &Files, inventory: &Inventory, request: Vec<usize>) -> Result<Found, Error> {
-    let blobs: Vec<_> = request.iter().map(|position| (*position, inventory.places[*position].blob())).collect();
+async fn read(files: &Files, inventory: &Inventory, request: Vec<u32>) -> Result<Found, Error> {
+    let positions = request.into_iter().map(|position| position as usize);
+    let blobs: Vec<_> = positions.map(|position| (position, inventory.places[position].blob())).collect();
     let range = range(&blobs);
-    let path = inventory.pack_of(request[0]).path();
+    let path = inventory.pack_of(blobs[0].0).path();
     let sealed = match files.store.get_range(&path, range.clone()).await {
         Ok(sealed) => sealed,
         Err(error) => {
             let reason = inventory::reason(error)?;
-            return Ok(request.iter().map(|position| (*position, Err(reason.clone()))).collect());
+            return Ok(blobs.iter().map(|(position, _)| (*position, Err(reason.clone()))).collect());
         }
     };
     let cipher = files.cipher.clone();
@@ -105,9 +102,10 @@ fn range(blobs: &[(usize, PackedBlob)]) -> Range<u64> {
 
 /// Reads a blob that is damaged in one place from another.
 async fn rescue(files: &Files, inventory: &Inventory, position: usize, reason: String) -> Result<Bytes, Error> {
-    let out_of_reach = |at: &usize| inventory.pack_of(*at).size.is_none();
-    for other in inventory.same_blob(position).filter(|other| *other != position && !out_of_reach(other)) {
-        if let [(_, Ok(sealed))] = &read(files, inventory, vec![other]).await?[..] {
+    let exists = |at: &usize| inventory.pack_of(*at).size.is_some();
+    for other in inventory.same_blob(position).filter(|other| *other != position && exists(other)) {
+        let Ok(alone) = u32::try_from(other) else { continue };
+        if let [(_, Ok(sealed))] = &read(files, inventory, vec![alone]).await?[..] {
             return Ok(sealed.clone());
         }
     }
@@ -115,35 +113,6 @@ async fn rescue(files: &Files, inventory: &Inventory, position: usize, reason: S
     let pack = inventory.pack_of(position).path();
     let reason = format!("{} blob {id} in pack {pack} is damaged: {reason}", kind.name());
     Err(Error::NeedsUnknown { store: files.store.to_string(), reason, others: 0 })
-}
-
-/// Cuts sorted positions into requests.
-struct Requests<'a> {
-    inventory: &'a Inventory,
-    rest: &'a [usize],
-}
-
-impl Iterator for Requests<'_> {
-    /// Owned, since what borrows cannot be held by a future that may move between threads.
-    type Item = Vec<usize>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let place = |at: usize| &self.inventory.places[self.rest[at]];
-        let first = self.rest.first().map(|_| place(0))?;
-        let mut length = 1;
-        while length < self.rest.len() {
-            let (last, next) = (place(length - 1), place(length));
-            let span = next.blob().end().saturating_sub(u64::from(first.blob().offset));
-            let gap = u64::from(next.blob().offset).saturating_sub(last.blob().end());
-            if next.pack != first.pack || span > REQUEST || gap > GAP {
-                break;
-            }
-            length += 1;
-        }
-        let (request, rest) = self.rest.split_at(length);
-        self.rest = rest;
-        Some(request.to_vec())
-    }
 }
 
 /// A pack that was stored, what is in it, and its size.

@@ -40,6 +40,8 @@ pub(super) struct Plan {
     pub(super) copies: FixedBitSet,
     /// Positions that stay and whose other copies go: they must be sound.
     pub(super) witnesses: FixedBitSet,
+    /// Positions that cannot be read.
+    pub(super) bad: FixedBitSet,
     /// Packs that no index names, with their sizes.
     pub(super) unreferenced: Vec<(Id, u64)>,
     /// Index files, by their number in the inventory, that are replaced.
@@ -73,7 +75,8 @@ pub(super) fn plan(inventory: &Inventory, marked: &Marked, request: &PruneReques
     let replaced = replaced(inventory, &fates);
     summary.indexes_replaced = replaced.len() as u64;
     summary.indexes_kept = (inventory.indexes.len() - replaced.len()) as u64;
-    Plan { summary, fates, copies, witnesses, unreferenced: inventory.unreferenced.clone(), replaced }
+    let (bad, unreferenced) = (marked.bad.clone(), inventory.unreferenced.clone());
+    Plan { summary, fates, copies, witnesses, bad, unreferenced, replaced }
 }
 
 /// Bytes that a blob takes in a pack, its entry in the header included.
