@@ -74,7 +74,7 @@ is rdb_last_bgsave_status:ok && echo saved
 /// Moves the write-ahead log into the database file. A copy of both at one instant is consistent as it is; this makes
 /// the file alone complete as of the checkpoint. The first column of the answer is 1 when a reader was in the way.
 const SQLITE: &str = r#"
-answer=$(sqlite3 -batch -cmd '.timeout 10000' "$1" 'PRAGMA wal_checkpoint(TRUNCATE);') || exit
+answer=$(sqlite3 -batch -cmd '.timeout 5000' "$1" 'PRAGMA wal_checkpoint(TRUNCATE);') || exit
 case $answer in
 0\|*) echo "$answer" ;;
 *) echo "a reader or writer is in the way of the checkpoint: $answer" >&2; exit 1 ;;

@@ -4,6 +4,7 @@
 
 pub(crate) mod local;
 pub(crate) mod node;
+pub(crate) mod server;
 
 use std::time::{Duration, Instant};
 

@@ -24,8 +24,19 @@ use super::{Command, Ended, ExecError, Executor, Exit, Process, Reader, Writer};
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Runs every command on this host, as the user that we are, with our environment.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Local;
+#[derive(Debug, Clone, Default)]
+pub struct Local {
+    variables: Vec<(String, String)>,
+}
+
+impl Local {
+    /// Adds variables to the environment, as the image of a container would.
+    #[must_use]
+    pub fn with(variables: &[(&str, &str)]) -> Self {
+        let owned = variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
+        Self { variables: owned.collect() }
+    }
+}
 
 struct LocalProcess {
     child: Arc<Supervised>,
@@ -47,7 +58,7 @@ impl Executor for Local {
             return Err(ExecError::Refused("the command is empty".to_owned()));
         };
         let mut child = std::process::Command::new(program);
-        child.args(arguments).stdin(Stdio::null());
+        child.args(arguments).envs(self.variables.iter().map(|(name, value)| (name, value))).stdin(Stdio::null());
         let process = spawn(child, command.input).await;
         process
             .map(|process| Box::new(process) as _)
