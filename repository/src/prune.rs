@@ -17,8 +17,8 @@
 //! its snapshot, and while ours is exclusive there is none. A writer that lost its lock commits nothing.
 //!
 //! # Caveats
-//! Memory: 52 bytes and 4 bits for every place of a blob, twice that while the index loads and 4 more bytes while
-//! copying; 48 bytes for every blob that is copied; 64 MiB of directories under way, and about 48 MiB of packs.
+//! Memory: 52 bytes and 8 bits for every place of a blob, twice that while the index loads and 4 more bytes while
+//! copying; 48 bytes for every blob that is copied; 64 MiB of directories under way, and about 100 MiB of packs.
 
 mod copy;
 mod execute;
