@@ -3,10 +3,17 @@
 //! Each group is read in one place and turned into what the crates ask for, so that no command spells a flag its own
 //! way.
 
-use std::{num::NonZeroU32, path::PathBuf};
+use std::{
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
+use anyhow::Context;
 use clap::{Args, ValueEnum};
+use jiff::SignedDuration;
 use stillpoint_repository::{Error, Kdf, Password, Repository, Store, StoreOptions};
+use zeroize::Zeroizing;
 
 /// The command line is well formed but cannot be meant.
 #[derive(Debug, thiserror::Error)]
@@ -105,14 +112,10 @@ impl RepoArgs {
     }
 
     fn password(&self) -> anyhow::Result<Password> {
-        let text = match &self.password_file {
-            Some(path) => {
-                let text = std::fs::read_to_string(path)
-                    .map_err(|error| anyhow::anyhow!("cannot read the password file {}: {error}", path.display()))?;
-                text.lines().next().unwrap_or_default().to_owned()
-            }
-            None => std::env::var("STILLPOINT_PASSWORD").unwrap_or_default(),
-        };
+        if let Some(file) = &self.password_file {
+            return password_in(file);
+        }
+        let text = std::env::var("STILLPOINT_PASSWORD").unwrap_or_default();
         if text.is_empty() {
             return Err(UsageError(
                 "no password: give --password-file, STILLPOINT_PASSWORD_FILE or STILLPOINT_PASSWORD".to_owned(),
@@ -120,5 +123,51 @@ impl RepoArgs {
             .into());
         }
         Ok(Password::new(text))
+    }
+}
+
+/// Reads the first line of a password file.
+pub(crate) fn password_in(file: &Path) -> anyhow::Result<Password> {
+    let text = std::fs::read_to_string(file).map(Zeroizing::new);
+    let text = text.with_context(|| format!("cannot read the password file {}", file.display()))?;
+    match text.lines().next() {
+        None | Some("") => Err(UsageError(format!("the password file {} has no first line", file.display())).into()),
+        Some(line) => Ok(Password::new(line)),
+    }
+}
+
+/// What to do while others hold the repository's lock.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Repository")]
+pub(crate) struct LockArgs {
+    /// Wait so long for a lock of others, such as 90s or 1h30m, instead of failing at once
+    #[arg(long, env = "STILLPOINT_RETRY_LOCK", value_name = "DURATION", default_value = "0s", value_parser = duration)]
+    retry_lock: Duration,
+}
+
+impl LockArgs {
+    /// The repository, as patient as was asked for.
+    pub(crate) fn patient(&self, repository: Repository) -> Repository {
+        repository.with_patience(self.retry_lock)
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed = text.parse::<SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok());
+    parsed.ok_or_else(|| "expected a time such as 90s or 1h30m".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_as_restic_reads_them() {
+        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(duration("0s"), Ok(Duration::ZERO));
+        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
+        for text in ["", "5", "-5m", "soon"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
     }
 }

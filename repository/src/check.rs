@@ -35,7 +35,7 @@ use crate::{
     Error, Id, Repository, Snapshot,
     files::Folder,
     inventory::{self, Inventory},
-    key,
+    key::KeyFile,
     lock::{LockKind, LockState},
     progress::{Control, Stage},
     walk::Walk,
@@ -178,7 +178,7 @@ impl Check<'_> {
             let found = match store.get(&path, MAX_KEY_FILE).await {
                 Ok(bytes) => match Id::of(&bytes) {
                     found if found != id => Some(format!("its content has the id {found}")),
-                    _ => key::inspect(&bytes).err(),
+                    _ => KeyFile::parse(&bytes).err(),
                 },
                 Err(error) => Some(inventory::reason(error)?),
             };

@@ -160,6 +160,14 @@ pub enum Error {
         /// Number of keys tried.
         keys: usize,
     },
+    /// A key that opened the repository was to be removed.
+    #[error("key {id} is the one that opened {store}; open it with another password to remove this one")]
+    KeyInUse {
+        /// Address of the store.
+        store: String,
+        /// Name of the key.
+        id: Id,
+    },
     /// The repository has a format version that is not ours.
     #[error(
         "{store} has repository format {version}, only 2 is supported; upgrade it with restic migrate upgrade_repo_v2"

@@ -7,6 +7,7 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use jiff::Timestamp;
 use scrypt::Params;
 use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::{
     Error,
@@ -14,14 +15,16 @@ use crate::{
     process::Process,
 };
 
-/// A password; it never shows in debug output.
+const SCRYPT: &str = "scrypt";
+
+/// A password; it never shows in debug output and is wiped when dropped.
 #[derive(Clone)]
-pub struct Password(String);
+pub struct Password(Zeroizing<String>);
 
 impl Password {
     /// Wraps a password as the user typed it.
     pub fn new(password: impl Into<String>) -> Self {
-        Self(password.into())
+        Self(Zeroizing::new(password.into()))
     }
 }
 
@@ -56,7 +59,7 @@ impl Kdf {
     fn from_key_file(file: &KeyFile) -> Result<Self, String> {
         const MAX_MEMORY: u64 = 1 << 30;
         const MAX_WORK: u64 = 1 << 34;
-        if file.kdf != "scrypt" {
+        if file.kdf != SCRYPT {
             return Err(format!("its key derivation {:?} is unknown", file.kdf));
         }
         let memory = file.n.checked_mul(128 * u64::from(file.r)).filter(|memory| *memory <= MAX_MEMORY);
@@ -71,20 +74,20 @@ impl Kdf {
 
     fn derive(self, password: &Password, salt: &[u8]) -> Result<Cipher, String> {
         let params = Params::new(self.log_n, self.r, self.p).map_err(|error| error.to_string())?;
-        let mut key = [0; KEY_LENGTH];
-        scrypt::scrypt(password.0.as_bytes(), salt, &params, &mut key).map_err(|error| error.to_string())?;
+        let mut key = Zeroizing::new([0; KEY_LENGTH]);
+        scrypt::scrypt(password.0.as_bytes(), salt, &params, &mut key[..]).map_err(|error| error.to_string())?;
         Ok(Cipher::new(&key))
     }
 }
 
 /// A file in `keys/`: the master key sealed by a password's key.
-#[derive(Serialize, Deserialize)]
-struct KeyFile {
-    created: String,
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KeyFile {
+    pub(crate) created: String,
     #[serde(default)]
-    username: String,
+    pub(crate) username: String,
     #[serde(default)]
-    hostname: String,
+    pub(crate) hostname: String,
     kdf: String,
     #[serde(rename = "N")]
     n: u64,
@@ -94,119 +97,133 @@ struct KeyFile {
     data: String,
 }
 
-/// The key that seals everything else.
-#[derive(Clone, Serialize, Deserialize)]
-struct MasterKey {
+impl KeyFile {
+    /// Reads a key file; the error says what is wrong with it.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let file: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        Kdf::from_key_file(&file)?;
+        file.sealed()?;
+        Ok(file)
+    }
+
+    fn sealed(&self) -> Result<(Vec<u8>, Vec<u8>), String> {
+        let decode = |text: &String| BASE64_STANDARD.decode(text).map_err(|error| error.to_string());
+        Ok((decode(&self.salt)?, decode(&self.data)?))
+    }
+}
+
+/// The key that seals everything else; wiped when dropped.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct MasterKey(Zeroizing<[u8; KEY_LENGTH]>);
+
+/// Its form inside a key file.
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+struct MasterKeyFile {
     mac: MacKey,
     encrypt: String,
 }
 
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 struct MacKey {
     k: String,
     r: String,
 }
 
 impl MasterKey {
-    fn encode(key: &[u8; KEY_LENGTH]) -> Self {
-        let text = |range: std::ops::Range<usize>| BASE64_STANDARD.encode(&key[range]);
-        Self { mac: MacKey { k: text(32..48), r: text(48..64) }, encrypt: text(0..32) }
+    /// Draws a new one.
+    pub(crate) fn random() -> Self {
+        let mut key = Zeroizing::new([0; KEY_LENGTH]);
+        rand::fill(&mut key[..]);
+        Self(key)
     }
 
-    fn cipher(&self) -> Result<Cipher, String> {
-        let mut key = Vec::with_capacity(KEY_LENGTH);
-        for (part, length) in [(&self.encrypt, 32), (&self.mac.k, 16), (&self.mac.r, 16)] {
-            let bytes = BASE64_STANDARD.decode(part).map_err(|error| error.to_string())?;
-            if bytes.len() != length {
+    /// The cipher of everything that the repository holds.
+    pub(crate) fn cipher(&self) -> Cipher {
+        Cipher::new(&self.0)
+    }
+
+    pub(crate) fn to_json(&self) -> Result<Zeroizing<Vec<u8>>, serde_json::Error> {
+        let text = |range: std::ops::Range<usize>| BASE64_STANDARD.encode(&self.0[range]);
+        let file = MasterKeyFile { mac: MacKey { k: text(32..48), r: text(48..64) }, encrypt: text(0..32) };
+        serde_json::to_vec(&file).map(Zeroizing::new)
+    }
+
+    /// Reads one; the error says what is wrong with it.
+    pub(crate) fn from_json(json: &[u8]) -> Result<Self, String> {
+        let file: MasterKeyFile = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+        let mut key = Zeroizing::new([0; KEY_LENGTH]);
+        for (part, into) in [(&file.encrypt, 0..32), (&file.mac.k, 32..48), (&file.mac.r, 48..64)] {
+            let bytes = Zeroizing::new(BASE64_STANDARD.decode(part).map_err(|error| error.to_string())?);
+            if bytes.len() != into.len() {
                 return Err("a part of the master key has the wrong length".into());
             }
-            key.extend(bytes);
+            key[into].copy_from_slice(&bytes);
         }
-        let key = key.try_into().map_err(|_| "the master key has the wrong length".to_owned())?;
-        Ok(Cipher::new(&key))
+        Ok(Self(key))
     }
 }
 
 /// What trying a password on a key file came to.
 pub(crate) enum Unlocked {
-    /// The password fits; this is the master key.
-    Master(Cipher),
+    /// The password fits.
+    Master(MasterKey),
     /// The key file is sound and made for another password.
     OtherPassword,
     /// The file is no key file.
     Damaged(String),
 }
 
-/// Draws a new master key and returns it with its key file. Takes the KDF's time: call it off the runtime's threads.
-pub(crate) fn create(password: &Password, kdf: Kdf) -> Result<(Cipher, Vec<u8>), Error> {
+/// Makes a key file that opens `master` with a password. Takes the KDF's time: call it off the runtime's threads.
+pub(crate) fn create(master: &MasterKey, password: &Password, kdf: Kdf) -> Result<Vec<u8>, Error> {
     let failed = |reason: String| Error::invalid("the key", reason);
-    let mut master = [0; KEY_LENGTH];
-    rand::fill(&mut master);
     let salt: [u8; 64] = rand::random();
     let user = kdf.derive(password, &salt).map_err(failed)?;
-    let json = serde_json::to_vec(&MasterKey::encode(&master)).map_err(|error| failed(error.to_string()))?;
+    let json = master.to_json().map_err(|error| failed(error.to_string()))?;
     let me = Process::current();
     let file = KeyFile {
         created: Timestamp::now().to_string(),
         username: me.user.clone(),
         hostname: me.host.clone(),
-        kdf: "scrypt".into(),
+        kdf: SCRYPT.into(),
         n: 1 << kdf.log_n,
         r: kdf.r,
         p: kdf.p,
         salt: BASE64_STANDARD.encode(salt),
         data: BASE64_STANDARD.encode(user.seal(&json)?),
     };
-    let bytes = serde_json::to_vec(&file).map_err(|error| failed(error.to_string()))?;
-    Ok((Cipher::new(&master), bytes))
+    serde_json::to_vec(&file).map_err(|error| failed(error.to_string()))
 }
 
 /// Tries the password on a key file. Takes the KDF's time: call it off the runtime's threads.
 pub(crate) fn unlock(bytes: &[u8], password: &Password) -> Unlocked {
-    match sealed_master(bytes, password) {
+    let opened = || {
+        let file = KeyFile::parse(bytes)?;
+        let (salt, sealed) = file.sealed()?;
+        Ok(Kdf::from_key_file(&file)?.derive(password, &salt)?.open(&sealed).map(Zeroizing::new))
+    };
+    match opened() {
         Err(reason) => Unlocked::Damaged(reason),
-        Ok((user, sealed)) => match user.open(&sealed) {
-            Err(_) => Unlocked::OtherPassword,
-            Ok(json) => serde_json::from_slice::<MasterKey>(&json)
-                .map_err(|error| error.to_string())
-                .and_then(|master| master.cipher())
-                .map_or_else(Unlocked::Damaged, Unlocked::Master),
-        },
+        Ok(Err(_)) => Unlocked::OtherPassword,
+        Ok(Ok(json)) => MasterKey::from_json(&json).map_or_else(Unlocked::Damaged, Unlocked::Master),
     }
-}
-
-/// Looks whether a key file is one, without any password.
-pub(crate) fn inspect(bytes: &[u8]) -> Result<(), String> {
-    let file: KeyFile = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    for part in [&file.salt, &file.data] {
-        BASE64_STANDARD.decode(part).map_err(|error| error.to_string())?;
-    }
-    Kdf::from_key_file(&file).map(drop)
-}
-
-fn sealed_master(bytes: &[u8], password: &Password) -> Result<(Cipher, Vec<u8>), String> {
-    let file: KeyFile = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    let salt = BASE64_STANDARD.decode(&file.salt).map_err(|error| error.to_string())?;
-    let sealed = BASE64_STANDARD.decode(&file.data).map_err(|error| error.to_string())?;
-    let user = Kdf::from_key_file(&file)?.derive(password, &salt)?;
-    Ok((user, sealed))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn made() -> (Cipher, serde_json::Value) {
-        let (cipher, bytes) = create(&Password::new("right"), Kdf::fast_for_tests()).unwrap();
-        (cipher, serde_json::from_slice(&bytes).unwrap())
+    fn made() -> (MasterKey, serde_json::Value) {
+        let master = MasterKey::random();
+        let bytes = create(&master, &Password::new("right"), Kdf::fast_for_tests()).unwrap();
+        (master, serde_json::from_slice(&bytes).unwrap())
     }
 
     #[test]
     fn the_right_password_gives_the_master_key_and_a_wrong_one_does_not() {
-        let (cipher, file) = made();
+        let (master, file) = made();
         let bytes = file.to_string().into_bytes();
-        let Unlocked::Master(master) = unlock(&bytes, &Password::new("right")) else { panic!("not unlocked") };
-        assert_eq!(master.open(&cipher.seal(b"text").unwrap()).unwrap(), b"text");
+        let Unlocked::Master(unlocked) = unlock(&bytes, &Password::new("right")) else { panic!("not unlocked") };
+        assert!(unlocked == master);
         assert!(matches!(unlock(&bytes, &Password::new("wrong")), Unlocked::OtherPassword));
     }
 

@@ -13,7 +13,8 @@ use crate::{
     crypto::Cipher,
     files::{Files, Folder},
     index::{Index, IndexFile},
-    key::{self, Unlocked},
+    key::MasterKey,
+    keys::{self, NewKey, OpenKey},
     lock::{Lock, LockKind},
     pack::PackedBlob,
     polynomial,
@@ -25,12 +26,10 @@ use crate::{
 const VERSION: u32 = 2;
 const CONFIG: &str = "config";
 const MAX_SMALL_FILE: u64 = 1 << 20;
-/// Each costs the KDF's time; restic tries twenty too.
-const MAX_KEYS: usize = 20;
 
 /// The file `config`: sealed, but never compressed.
-#[derive(Serialize, Deserialize)]
-struct Config {
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Config {
     version: u32,
     id: Id,
     chunker_polynomial: String,
@@ -40,6 +39,7 @@ struct Config {
 #[derive(Clone)]
 pub struct Repository {
     files: Arc<Files>,
+    key: Arc<OpenKey>,
     id: Id,
     /// How long to wait for the lock of others.
     patience: Duration,
@@ -68,13 +68,14 @@ impl Repository {
             Ok(_) => return Err(Error::RepositoryExists { store: store.to_string() }),
         }
         store.create_folders().await?;
-        let password = password.clone();
-        let (cipher, key) = tokio::task::spawn_blocking(move || key::create(&password, kdf)).await??;
-        let key_path = key_path(&Id::of(&key));
-        store.put(&key_path, key.clone().into()).await?;
-        let (id, polynomial) = write_config(&store, &cipher, &key_path).await?;
-        clear_orphaned_keys(&store, &key_path, key).await?;
-        Ok(Self { files: Arc::new(Files { store, cipher }), id, patience: Duration::ZERO, polynomial })
+        let master = MasterKey::random();
+        let key = NewKey::make(&master, password, kdf).await?;
+        key.write(&store).await?;
+        let cipher = master.cipher();
+        let (id, polynomial) = write_config(&store, &cipher, &key).await?;
+        key.clear_orphans(&store).await?;
+        let (files, key) = (Arc::new(Files { store, cipher }), Arc::new(OpenKey { id: key.id, master }));
+        Ok(Self { files, key, id, patience: Duration::ZERO, polynomial })
     }
 
     /// Opens a repository.
@@ -88,23 +89,23 @@ impl Repository {
             other => other?,
         };
         let mut unreadable = None;
-        let ciphers = unlock(&store, password).await?;
-        for cipher in ciphers {
-            match open_config(&cipher, &sealed) {
-                Ok(config) => return Self::opened(store, cipher, &config),
+        for key in keys::unlock(&store, password).await? {
+            match open_config(&key.master.cipher(), &sealed) {
+                Ok(config) => return Self::opened(store, key, &config),
                 Err(error) => unreadable = Some(error),
             }
         }
         Err(unreadable.unwrap_or_else(|| Error::damaged(CONFIG, "no key opens it")))
     }
 
-    fn opened(store: Store, cipher: Cipher, config: &Config) -> Result<Self, Error> {
+    fn opened(store: Store, key: OpenKey, config: &Config) -> Result<Self, Error> {
         if config.version != VERSION {
             return Err(Error::UnsupportedVersion { store: store.to_string(), version: config.version });
         }
         let polynomial = u64::from_str_radix(&config.chunker_polynomial, 16)
             .map_err(|error| Error::damaged(CONFIG, format!("its chunker polynomial: {error}")))?;
-        Ok(Self { files: Arc::new(Files { store, cipher }), id: config.id, patience: Duration::ZERO, polynomial })
+        let files = Arc::new(Files { store, cipher: key.master.cipher() });
+        Ok(Self { files, key: Arc::new(key), id: config.id, patience: Duration::ZERO, polynomial })
     }
 
     /// The same, waiting up to `patience` for a lock that is in the way instead of failing at once. The holder is
@@ -218,6 +219,11 @@ impl Repository {
         Ok(Reader::new(self.files.clone(), Arc::new(index), unread))
     }
 
+    /// The key that opened it.
+    pub(crate) fn key(&self) -> &OpenKey {
+        &self.key
+    }
+
     pub(crate) fn files(&self) -> &Files {
         &self.files
     }
@@ -267,12 +273,8 @@ fn parse_snapshot(id: Id, json: &[u8]) -> Result<Snapshot, Error> {
     Ok(Snapshot::new(id, file))
 }
 
-fn key_path(id: &Id) -> String {
-    format!("keys/{id}")
-}
-
 /// Writes the config, and withdraws our key if another `init` was faster.
-async fn write_config(store: &Store, cipher: &Cipher, key_path: &str) -> Result<(Id, u64), Error> {
+async fn write_config(store: &Store, cipher: &Cipher, key: &NewKey) -> Result<(Id, u64), Error> {
     let id = Id::random();
     let polynomial = polynomial::random_irreducible();
     let chunker_polynomial = format!("{polynomial:x}");
@@ -287,50 +289,11 @@ async fn write_config(store: &Store, cipher: &Cipher, key_path: &str) -> Result<
     if open_config(cipher, &present).is_ok_and(|config| config.id == id) {
         return Ok((id, polynomial));
     }
-    store.delete(key_path).await?;
+    key.withdraw(store).await?;
     Err(Error::RepositoryExists { store: store.to_string() })
-}
-
-/// Removes keys that an `init` left which crashed before its config: their master key opens nothing, and restic takes
-/// the first key that a password opens. Ours is written once more in case that init cleared it likewise.
-async fn clear_orphaned_keys(store: &Store, own_path: &str, own: Vec<u8>) -> Result<(), Error> {
-    for entry in store.list("keys").await? {
-        let path = format!("keys/{}", entry.name);
-        if path != own_path {
-            store.delete(&path).await?;
-        }
-    }
-    store.put(own_path, own.into()).await
 }
 
 fn open_config(cipher: &Cipher, sealed: &[u8]) -> Result<Config, Error> {
     let json = cipher.open(sealed).map_err(|error| Error::damaged(CONFIG, error.to_string()))?;
     serde_json::from_slice(&json).map_err(|error| Error::damaged(CONFIG, error.to_string()))
-}
-
-/// All master keys that the password opens: normally one, several after an `init` that crashed.
-async fn unlock(store: &Store, password: &Password) -> Result<Vec<Cipher>, Error> {
-    let entries = store.list("keys").await?;
-    let keys = entries.len();
-    let (mut ciphers, mut damage) = (Vec::new(), None);
-    for entry in entries.into_iter().take(MAX_KEYS) {
-        let path = format!("keys/{}", entry.name);
-        let bytes = store.get(&path, MAX_SMALL_FILE).await?;
-        let (password, named) = (password.clone(), entry.name.parse().ok());
-        let unlock = move || match Id::of(&bytes) {
-            found if named != Some(found) => Unlocked::Damaged(format!("its content has the id {found}")),
-            _ => key::unlock(&bytes, &password),
-        };
-        match tokio::task::spawn_blocking(unlock).await? {
-            Unlocked::Master(cipher) => ciphers.push(cipher),
-            Unlocked::OtherPassword => {}
-            Unlocked::Damaged(reason) => damage = Some(Error::damaged(path, reason)),
-        }
-    }
-    match damage {
-        _ if !ciphers.is_empty() => Ok(ciphers),
-        Some(damage) => Err(damage),
-        None if keys == 0 => Err(Error::damaged("keys", "there is no key file")),
-        None => Err(Error::WrongPassword { store: store.to_string(), keys }),
-    }
 }

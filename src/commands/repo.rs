@@ -4,8 +4,10 @@
 
 mod check;
 mod init;
+mod key;
 mod prune;
 mod stats;
+mod unlock;
 
 use clap::Subcommand;
 use stillpoint_repository::{Control, Error, Progress, Stage};
@@ -24,20 +26,28 @@ pub(crate) enum RepoCommand {
     /// Checks the repository and says what is damaged, which backups that reaches and what to do.
     #[command(after_help = check::EXAMPLES)]
     Check(check::CheckArgs),
+    /// Manages the passwords that open the repository.
+    #[command(subcommand)]
+    Key(key::KeyCommand),
     /// Frees the space of what no snapshot needs, by a plan that is printed first.
     #[command(after_help = prune::EXAMPLES)]
     Prune(prune::PruneArgs),
     /// Counts what the repository holds, and what a prune would free.
     #[command(after_help = stats::EXAMPLES)]
     Stats(stats::StatsArgs),
+    /// Removes locks whose holders are gone.
+    #[command(after_help = unlock::EXAMPLES)]
+    Unlock(unlock::UnlockArgs),
 }
 
 pub(crate) async fn run(command: RepoCommand) -> anyhow::Result<Exit> {
     match command {
         RepoCommand::Init(args) => init::run(args).await,
         RepoCommand::Check(args) => check::run(args).await,
+        RepoCommand::Key(command) => key::run(command).await,
         RepoCommand::Prune(args) => prune::run(args).await,
         RepoCommand::Stats(args) => stats::run(args).await,
+        RepoCommand::Unlock(args) => unlock::run(args).await,
     }
 }
 

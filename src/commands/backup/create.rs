@@ -10,7 +10,7 @@ use stillpoint_api::{ClusterResources, Digest, Outcome, Problem, Scope, VolumeIn
 use stillpoint_repository::signing::SigningKey;
 
 use crate::{
-    args::{OutputArgs, RepoArgs},
+    args::{LockArgs, OutputArgs, RepoArgs},
     cluster::ClusterArgs,
     exit::Exit,
     interrupt,
@@ -42,6 +42,8 @@ pub(crate) struct CreateArgs {
     cluster: ClusterArgs,
     #[command(flatten)]
     repo: RepoArgs,
+    #[command(flatten)]
+    lock: LockArgs,
     #[command(flatten)]
     signing: SigningArgs,
     #[command(flatten)]
@@ -102,10 +104,10 @@ impl From<ScopeArgs> for Scope {
 }
 
 pub(crate) async fn run(args: CreateArgs) -> anyhow::Result<Exit> {
-    let CreateArgs { name, scope, strict, unsigned, cluster_name, cluster, repo, signing, output } = args;
+    let CreateArgs { name, scope, strict, unsigned, cluster_name, cluster, repo, lock, signing, output } = args;
     let key = if unsigned { None } else { Some(key(&signing)?) };
     let target = cluster.connect().await?;
-    let repository = repo.open().await?;
+    let repository = lock.patient(repo.open().await?);
     let cluster = cluster_name.unwrap_or(target.name);
     let request = BackupRequest { strict, ..BackupRequest::new(name, cluster, scope.into()) };
     let (progress, drawn) = progress::draw(describe_progress);

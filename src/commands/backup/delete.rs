@@ -8,7 +8,7 @@ use stillpoint_catalog::{self as catalog, Standing};
 
 use super::{ReadArgs, get::seconds};
 use crate::{
-    args::{OutputArgs, UsageError},
+    args::{LockArgs, OutputArgs, UsageError},
     exit::Exit,
     output,
 };
@@ -23,6 +23,8 @@ pub(crate) struct DeleteArgs {
     #[command(flatten)]
     read: ReadArgs,
     #[command(flatten)]
+    lock: LockArgs,
+    #[command(flatten)]
     output: OutputArgs,
 }
 
@@ -35,6 +37,7 @@ struct Deleted<'a> {
 
 pub(crate) async fn run(args: DeleteArgs) -> anyhow::Result<Exit> {
     let (repository, trust) = args.read.open().await?;
+    let repository = args.lock.patient(repository);
     // a damaged backup can be deleted too: that is what one does with it
     match catalog::find(&repository, &args.name, &trust).await {
         Ok(backup) => {

@@ -8,7 +8,7 @@ use stillpoint_repository::{Affected, CheckReport, CheckRequest, Control, Findin
 
 use super::{attended, directories};
 use crate::{
-    args::{OutputArgs, RepoArgs},
+    args::{LockArgs, OutputArgs, RepoArgs},
     commands::backup::seconds,
     exit::Exit,
     output,
@@ -36,6 +36,8 @@ pub(crate) struct CheckArgs {
     #[command(flatten)]
     repo: RepoArgs,
     #[command(flatten)]
+    lock: LockArgs,
+    #[command(flatten)]
     output: OutputArgs,
 }
 
@@ -61,9 +63,9 @@ struct Checked {
 }
 
 pub(crate) async fn run(args: CheckArgs) -> anyhow::Result<Exit> {
-    let CheckArgs { read_data, read_data_subset, no_lock, repo, output } = args;
+    let CheckArgs { read_data, read_data_subset, no_lock, repo, lock, output } = args;
     let read_data = if read_data { ReadData::All } else { read_data_subset.unwrap_or_default() };
-    let repository = repo.open().await?;
+    let repository = lock.patient(repo.open().await?);
     let request = CheckRequest { read_data, without_lock: no_lock };
     let report = attended(async |control: &Control| repository.check(&request, control).await).await?;
     let checked = Checked { errors: report.errors(), report };

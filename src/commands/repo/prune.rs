@@ -9,7 +9,7 @@ use stillpoint_repository::{Control, PrunePlan, PruneReport, PruneRequest, Tally
 
 use super::attended;
 use crate::{
-    args::{Format, OutputArgs, RepoArgs, UsageError},
+    args::{Format, LockArgs, OutputArgs, RepoArgs, UsageError},
     exit::Exit,
     interrupt, output,
 };
@@ -41,6 +41,8 @@ pub(crate) struct PruneArgs {
     #[command(flatten)]
     repo: RepoArgs,
     #[command(flatten)]
+    lock: LockArgs,
+    #[command(flatten)]
     output: OutputArgs,
 }
 
@@ -59,11 +61,11 @@ struct Pruned {
 }
 
 pub(crate) async fn run(args: PruneArgs) -> anyhow::Result<Exit> {
-    let PruneArgs { dry_run, max_unused, repack_small, yes, repo, output } = args;
+    let PruneArgs { dry_run, max_unused, repack_small, yes, repo, lock, output } = args;
     if !dry_run && !yes && !std::io::stdin().is_terminal() {
         return Err(UsageError("nobody can be asked here: give --yes to prune, or --dry-run".to_owned()).into());
     }
-    let repository = repo.open().await?;
+    let repository = lock.patient(repo.open().await?);
     let request = PruneRequest { max_unused_percent: max_unused, repack_small };
     let prune = attended(async |control: &Control| repository.prune(&request, control).await).await?;
     let plan = *prune.plan();

@@ -6,7 +6,7 @@ use stillpoint_repository::{Control, RepositoryStats, Snapshot};
 
 use super::{attended, directories};
 use crate::{
-    args::{OutputArgs, RepoArgs},
+    args::{LockArgs, OutputArgs, RepoArgs},
     exit::Exit,
     output,
 };
@@ -19,6 +19,8 @@ pub(crate) const EXAMPLES: &str = "Examples:
 pub(crate) struct StatsArgs {
     #[command(flatten)]
     repo: RepoArgs,
+    #[command(flatten)]
+    lock: LockArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -63,8 +65,8 @@ struct Counted {
 }
 
 pub(crate) async fn run(args: StatsArgs) -> anyhow::Result<Exit> {
-    let StatsArgs { repo, output } = args;
-    let repository = repo.open().await?;
+    let StatsArgs { repo, lock, output } = args;
+    let repository = lock.patient(repo.open().await?);
     let kinds = Kinds::of(&repository.snapshots().await?);
     let stats = attended(async |control: &Control| repository.stats(control).await).await?;
     let (url, id) = (repo.url().to_owned(), repository.id().to_string());

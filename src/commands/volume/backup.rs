@@ -12,7 +12,7 @@ use stillpoint_repository::Compression;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    args::{OutputArgs, RepoArgs, UsageError},
+    args::{LockArgs, OutputArgs, RepoArgs, UsageError},
     exit::Exit,
     interrupt, output, progress,
 };
@@ -44,6 +44,8 @@ pub(crate) struct BackupArgs {
     host: Option<String>,
     #[command(flatten)]
     repo: RepoArgs,
+    #[command(flatten)]
+    lock: LockArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -85,8 +87,8 @@ enum Outcome {
 }
 
 pub(crate) async fn run(args: BackupArgs) -> anyhow::Result<Exit> {
-    let BackupArgs { name, paths, exclude, cross_mounts, read_all, compression, host, repo, output } = args;
-    let repository = repo.open().await?;
+    let BackupArgs { name, paths, exclude, cross_mounts, read_all, compression, host, repo, lock, output } = args;
+    let repository = lock.patient(repo.open().await?);
     let request = Request {
         name,
         host: host.unwrap_or_else(volume::this_host),
