@@ -114,15 +114,19 @@ pub(crate) fn seal_file(cipher: &Cipher, content: &[u8]) -> Result<Vec<u8>, Erro
 
 /// Opens and unframes a file; `path` names it in errors.
 pub(crate) fn open_file(cipher: &Cipher, sealed: &[u8], path: &str) -> Result<Vec<u8>, Error> {
-    let damaged = |reason: String| Error::damaged(path, reason);
-    let plaintext = cipher.open(sealed).map_err(|error| damaged(error.to_string()))?;
+    let opened = cipher.open(sealed).map_err(|error| error.to_string());
+    opened.and_then(unframe).map_err(|reason| Error::damaged(path, reason))
+}
+
+/// Unframes what a file holds; the error says what is wrong with it.
+pub(crate) fn unframe(plaintext: Vec<u8>) -> Result<Vec<u8>, String> {
     match plaintext.split_first() {
         Some((&COMPRESSED, compressed)) => {
-            expand(compressed, MAX_FILE).map_err(|error| damaged(format!("it does not decompress: {error}")))
+            expand(compressed, MAX_FILE).map_err(|error| format!("it does not decompress: {error}"))
         }
         Some((b'{' | b'[', _)) => Ok(plaintext),
-        Some((version, _)) => Err(damaged(format!("its encoding {version} is unknown"))),
-        None => Err(damaged("it is empty".into())),
+        Some((version, _)) => Err(format!("its encoding {version} is unknown")),
+        None => Err("it is empty".into()),
     }
 }
 

@@ -145,20 +145,20 @@ impl IndexFile {
 }
 
 /// A file in `index/`.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct IndexFile {
     pub(crate) packs: Vec<IndexedPack>,
 }
 
 /// What an index says of one pack.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct IndexedPack {
     pub(crate) id: Id,
     pub(crate) blobs: Vec<IndexedBlob>,
 }
 
 /// What an index says of one blob.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct IndexedBlob {
     pub(crate) id: Id,
     #[serde(rename = "type")]

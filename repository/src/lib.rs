@@ -67,6 +67,8 @@ mod crypto;
 mod encoding;
 mod error;
 mod files;
+#[doc(hidden)]
+pub mod fuzzing;
 mod go;
 mod id;
 mod index;

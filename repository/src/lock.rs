@@ -28,6 +28,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+pub(crate) use self::file::LockFile;
 use self::keeper::Held;
 pub use self::{
     file::Stale,

@@ -131,14 +131,19 @@ impl<'a> SealedBlob<'a> {
 pub(crate) fn open_blob(cipher: &Cipher, blob: &PackedBlob, sealed: &[u8]) -> Result<Vec<u8>, String> {
     let opened = cipher.open(sealed).map_err(|error| error.to_string())?;
     let plaintext = match blob.uncompressed {
-        Some(length) if length as usize > MAX_BLOB => return Err("it claims to be too large".into()),
-        Some(length) => {
-            encoding::expand(&opened, length as usize).map_err(|error| format!("it does not decompress: {error}"))?
-        }
+        Some(length) => expand(&opened, length)?,
         None => opened,
     };
     let found = Id::of(&plaintext);
     if found == blob.id { Ok(plaintext) } else { Err(format!("its content has the id {found}")) }
+}
+
+/// Expands a blob to the length that is claimed for it.
+pub(crate) fn expand(compressed: &[u8], length: u32) -> Result<Vec<u8>, String> {
+    if length as usize > MAX_BLOB {
+        return Err("it claims to be too large".into());
+    }
+    encoding::expand(compressed, length as usize).map_err(|error| format!("it does not decompress: {error}"))
 }
 
 /// A complete pack, ready to be written.
@@ -195,7 +200,7 @@ impl PackBuilder {
     }
 }
 
-fn encode_header(blobs: &[PackedBlob]) -> Vec<u8> {
+pub(crate) fn encode_header(blobs: &[PackedBlob]) -> Vec<u8> {
     let mut header = Vec::with_capacity(blobs.len() * 41);
     for blob in blobs {
         let kind = match blob.kind {
@@ -230,7 +235,7 @@ pub(crate) fn read_header_of(cipher: &Cipher, tail: &[u8], size: u64) -> Result<
     if end == before { Ok(blobs) } else { Err("its header does not account for all its bytes".into()) }
 }
 
-fn decode_header(mut header: &[u8]) -> Result<Vec<PackedBlob>, String> {
+pub(crate) fn decode_header(mut header: &[u8]) -> Result<Vec<PackedBlob>, String> {
     let mut blobs = Vec::new();
     let mut offset = 0u32;
     while !header.is_empty() {

@@ -20,10 +20,7 @@ impl Repository {
     /// [`Error::Invalid`] for any other path.
     pub async fn put_sidecar(&self, path: &str, content: &[u8]) -> Result<(), Error> {
         check_path(path)?;
-        let mut framed = Vec::with_capacity(path.len() + 1 + content.len());
-        framed.extend_from_slice(path.as_bytes());
-        framed.push(SEPARATOR);
-        framed.extend_from_slice(content);
+        let framed = frame(path, content);
         if framed.len() > MAX_FILE {
             return Err(Error::TooLarge { what: stored(path), limit: MAX_FILE as u64 });
         }
@@ -42,13 +39,8 @@ impl Repository {
         let sealed = self.store().get(&location, MAX_FILE as u64).await?;
         let cipher = self.files().cipher.clone();
         tokio::task::spawn_blocking(move || {
-            let mut content = encoding::open_file(&cipher, &sealed, &location)?;
-            let named = content.iter().position(|byte| *byte == SEPARATOR).unwrap_or(content.len());
-            if content[..named] != *path.as_bytes() {
-                return Err(Error::damaged(location, "it was written under another name"));
-            }
-            content.drain(..=named);
-            Ok(content)
+            let framed = encoding::open_file(&cipher, &sealed, &location)?;
+            unframe(&path, framed).ok_or_else(|| Error::damaged(location, "it was written under another name"))
         })
         .await?
     }
@@ -71,6 +63,21 @@ impl Repository {
         check_path(path)?;
         self.store().delete(&stored(path)).await
     }
+}
+
+/// A path and the content that was stored under it.
+pub(crate) fn frame(path: &str, content: &[u8]) -> Vec<u8> {
+    [path.as_bytes(), &[SEPARATOR], content].concat()
+}
+
+/// The content, if it was stored under this path.
+pub(crate) fn unframe(path: &str, mut framed: Vec<u8>) -> Option<Vec<u8>> {
+    let named = framed.iter().position(|byte| *byte == SEPARATOR)?;
+    if framed[..named] != *path.as_bytes() {
+        return None;
+    }
+    framed.drain(..=named);
+    Some(framed)
 }
 
 fn stored(path: &str) -> String {

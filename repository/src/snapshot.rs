@@ -58,7 +58,7 @@ impl Snapshot {
 }
 
 /// A file in `snapshots/`.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SnapshotFile {
     time: Timestamp,
     tree: Id,
