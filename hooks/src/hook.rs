@@ -15,3 +15,4 @@ pub mod pod;
 pub mod preset;
 pub mod report;
 pub mod run;
+pub mod session;
