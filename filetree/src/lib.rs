@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod backup;
+pub mod diff;
 pub mod listing;
 pub mod restore;
 pub mod selection;

@@ -3,6 +3,7 @@
 //! One file per verb; what they share is which backup of a volume is meant.
 
 mod backup;
+mod diff;
 mod get;
 mod ls;
 mod restore;
@@ -31,6 +32,11 @@ pub(crate) enum VolumeCommand {
         after_help = "Examples:\n  stillpoint volume ls data\n  stillpoint volume ls data logs -lR --snapshot 1a2b3c4d"
     )]
     Ls(ls::LsArgs),
+    /// Compares two backups of a volume, without reading what is the same.
+    #[command(
+        after_help = "Examples:\n  stillpoint volume diff data\n  stillpoint volume diff data 1a2b3c4d latest --path logs"
+    )]
+    Diff(diff::DiffArgs),
     /// Restores a backup of a volume, or a part of it, into a directory.
     #[command(after_help = restore::EXAMPLES)]
     Restore(restore::RestoreArgs),
@@ -41,6 +47,7 @@ pub(crate) async fn run(command: VolumeCommand) -> anyhow::Result<Exit> {
         VolumeCommand::Backup(args) => backup::run(args).await,
         VolumeCommand::Get(args) => get::run(args).await,
         VolumeCommand::Ls(args) => ls::run(args).await,
+        VolumeCommand::Diff(args) => diff::run(args).await,
         VolumeCommand::Restore(args) => restore::run(args).await,
     }
 }
