@@ -54,9 +54,14 @@ fn lost_by_restic(source: &Manifest) -> BTreeSet<PathBuf> {
     source.iter().filter(|(_, entry)| lost(entry)).map(|(path, _)| path.clone()).collect()
 }
 
-/// A tree without what restic loses: some names, further names of what is no regular file, and holes.
+/// A tree without what restic loses: some names, further names of what is no regular file, and holes. It reads a link's
+/// target between the status of one of its names and the next, so they differ in the time of access.
 fn as_restic_knows(manifest: Manifest, lost: &BTreeSet<PathBuf>) -> Manifest {
-    let linked = |entry: Entry| Entry { linked: entry.linked.filter(|_| entry.kind == "file"), ..entry };
+    let linked = |entry: Entry| Entry {
+        linked: entry.linked.filter(|_| entry.kind == "file"),
+        accessed: entry.accessed.filter(|_| entry.kind != "link"),
+        ..entry
+    };
     let known = manifest.into_iter().filter(|(path, _)| !lost.contains(path));
     without_storage(known.map(|(path, entry)| (path, linked(entry))).collect())
 }

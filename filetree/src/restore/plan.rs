@@ -3,12 +3,7 @@
 //! One level of directories is read at a time, in the order in which it lies in the repository. Nothing is written;
 //! what a tree says wrongly is found here, before it can do harm.
 
-use std::{
-    collections::HashMap,
-    ffi::OsString,
-    os::unix::ffi::OsStringExt,
-    path::{Path, PathBuf},
-};
+use std::{collections::HashMap, ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use futures::TryStreamExt;
@@ -289,8 +284,11 @@ impl<'a> Gatherer<'a> {
     }
 
     fn problem(&mut self, at: Number, name: Option<&OsString>, kind: ProblemKind, what: impl std::fmt::Display) {
-        let path = self.gathered.entries.path(at);
-        let path = name.map_or(path.clone(), |name| Path::new(&path).join(name));
+        let path = match name {
+            Some(name) if at == ROOT => PathBuf::from(name),
+            Some(name) => self.gathered.entries.path(at).join(name),
+            None => self.gathered.entries.path(at),
+        };
         self.gathered.problems.add(path, kind, what);
     }
 }
