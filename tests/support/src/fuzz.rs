@@ -140,9 +140,21 @@ fn try_one(target: Target<'_>, input: &[u8]) -> Result<bool, String> {
         Ok(_) if peak > allowed => {
             Err(format!("it took {peak} bytes of memory for an input of {}, {allowed} are allowed", input.len()))
         }
-        Ok(_) if took > PATIENCE => Err(format!("it took {took:?} for an input of {} bytes", input.len())),
+        // a busy machine lets anything wait once
+        Ok(_) if took > PATIENCE && again_slow(target, input) => {
+            Err(format!("it took {took:?} for an input of {} bytes", input.len()))
+        }
         Ok(parsed) => Ok(parsed.is_ok()),
     }
+}
+
+fn again_slow(target: Target<'_>, input: &[u8]) -> bool {
+    let is_slow = || {
+        let begun = Instant::now();
+        let _ = (target.parse)(input);
+        begun.elapsed() > PATIENCE
+    };
+    is_slow() && is_slow()
 }
 
 fn assert_memory_is_counted() {
