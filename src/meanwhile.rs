@@ -4,6 +4,7 @@
 //! report's file opened first, because every millisecond in between is somebody's writer waiting.
 
 use std::{
+    collections::BTreeSet,
     env,
     ffi::OsString,
     fs::File,
@@ -18,7 +19,10 @@ use anyhow::Context;
 use clap::Args;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
-use stillpoint_hooks::guard::{self, Config, Failure, Guard, Held, Kind, Outcome, Release, Released, Stop};
+use stillpoint_hooks::{
+    guard::{self, Config, Failure, Guard, Held, Kind, Outcome, Reason, Release, Released, Stop},
+    strangers,
+};
 use tokio::process::{Child, Command};
 
 use crate::{exit::Exit, interrupt::asked_to_end, output};
@@ -43,7 +47,8 @@ pub(crate) struct GuardArgs {
 }
 
 impl GuardArgs {
-    fn config(self) -> anyhow::Result<Config> {
+    /// How a guard is started.
+    pub(crate) fn config(self) -> anyhow::Result<Config> {
         let Self { journal, cgroup_root } = self;
         // the guard works from the root directory
         let journal = std::path::absolute(journal).context("cannot make sense of --journal")?;
@@ -68,6 +73,8 @@ struct Report {
     /// What could not be stopped, where nothing was.
     not_stopped: Vec<Failure>,
     release: Option<Release>,
+    /// Writers of what was drained that were not paused.
+    strangers: BTreeSet<String>,
     command: Option<Ran>,
 }
 
@@ -93,9 +100,11 @@ impl Meanwhile {
                 return Ok(Exit::NotRun);
             }
         };
+        // outside of the window, and again at its end: a stranger may come and go
+        let before = strangers(&stop).await?;
         let stopped = async { Guard::start(&config).await?.stop(&stop).await };
         let report = match stopped.await {
-            Ok(held) => hold(held, &command).await?,
+            Ok(held) => hold(held, &command, &stop, before).await?,
             Err(error) => not_stopped(error),
         };
         if let Some(file) = &mut file {
@@ -155,17 +164,29 @@ fn not_stopped(error: guard::Error) -> Report {
         guard::Error::NotStopped(failures) => failures,
         other => vec![Failure { name: "guard".to_owned(), reason: other.to_string() }],
     };
-    Report { whole: false, not_stopped, release: None, command: None }
+    Report { whole: false, not_stopped, release: None, strangers: BTreeSet::new(), command: None }
 }
 
-async fn hold(mut held: Held, command: &[OsString]) -> anyhow::Result<Report> {
+/// Who writes to what is drained, and is not paused.
+async fn strangers(stop: &Stop) -> anyhow::Result<BTreeSet<String>> {
+    let (volumes, cgroups) = (stop.drain.clone(), stop.pause.clone());
+    let search = move || {
+        let each = volumes.iter().filter_map(|volume| strangers::search(volume, &cgroups).ok());
+        each.flatten().map(|stranger| stranger.to_string()).collect()
+    };
+    Ok(tokio::task::spawn_blocking(search).await?)
+}
+
+async fn hold(mut held: Held, command: &[OsString], stop: &Stop, before: BTreeSet<String>) -> anyhow::Result<Report> {
     let began = Instant::now();
-    // kept as a value: an error must not leave before the release
+    // kept as values: an error must not leave before the release
     let ran = run_command(&mut held, command).await;
+    let after = strangers(stop).await;
     let release = held.release().await;
     let ms = began.elapsed().as_secs_f64() * 1e3;
-    let whole = release.whole && matches!(ran, Ok(Ended::Itself(_)));
-    print(&release, whole);
+    let strangers = &before | &after?;
+    let whole = release.whole && strangers.is_empty() && matches!(ran, Ok(Ended::Itself(_)));
+    print(&release, &strangers, whole);
     let (code, interrupted) = match ran {
         Ok(Ended::Itself(status)) => (code(status), false),
         Ok(Ended::Interrupted(child)) => (end(child).await?, true),
@@ -175,7 +196,7 @@ async fn hold(mut held: Held, command: &[OsString]) -> anyhow::Result<Report> {
         }
     };
     let command = Some(Ran { code, ms, interrupted });
-    Ok(Report { whole, not_stopped: Vec::new(), release: Some(release), command })
+    Ok(Report { whole, not_stopped: Vec::new(), release: Some(release), strangers, command })
 }
 
 /// How a command ended, or that it did not.
@@ -226,13 +247,20 @@ fn code(status: ExitStatus) -> u8 {
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
 }
 
-fn print(release: &Release, whole: bool) {
+fn print(release: &Release, strangers: &BTreeSet<String>, whole: bool) {
     for target in &release.targets {
         output::note(output::printable(&line(target)));
     }
+    for stranger in strangers {
+        output::note(format_args!("not paused: {}", output::printable(stranger)));
+    }
     if !whole {
-        let why = if release.whole { "the command did not run to its end" } else { &release.reason.to_string() };
-        let why = if release.targets.iter().all(|target| target.held == Outcome::Whole) { why } else { "see above" };
+        let told = release.targets.iter().any(|target| target.held != Outcome::Whole && target.kind != Kind::Drain);
+        let why = match release.reason {
+            Reason::Asked if told || !strangers.is_empty() => "see above".to_owned(),
+            Reason::Asked => "the command did not run to its end".to_owned(),
+            reason => reason.to_string(),
+        };
         output::note(format_args!("stillpoint: the stop was not whole: {why}"));
     }
 }

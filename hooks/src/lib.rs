@@ -6,6 +6,7 @@
 
 pub mod guard;
 pub mod hook;
+pub mod host;
 mod journal;
 pub mod mounts;
 mod pause;

@@ -3,6 +3,7 @@
 //! Both sides run as processes of their own against the same server, in turns, so that a machine whose speed drifts
 //! slows both; what is printed is the ratio of each pair.
 
+mod freeze;
 mod once;
 
 use std::{
@@ -38,6 +39,9 @@ pub(crate) enum BenchCommand {
     /// Captures ConfigMaps of 1 KiB, against lists of everything whose bytes are thrown away.
     #[command(after_help = "Example:\n  stillpoint bench capture --objects 10000,100000 --scratch control-plane")]
     Capture(CaptureArgs),
+    /// Freezes filesystems of this host again and again, in turns with fsfreeze(8).
+    #[command(after_help = freeze::AFTER_HELP)]
+    Freeze(freeze::FreezeArgs),
     /// One measured side of a pair, in a process of its own.
     #[command(hide = true)]
     Once(once::OnceArgs),
@@ -75,6 +79,7 @@ struct Round {
 pub(crate) async fn run(command: BenchCommand) -> anyhow::Result<Exit> {
     match command {
         BenchCommand::Capture(args) => capture(args).await,
+        BenchCommand::Freeze(args) => freeze::run(args).await,
         BenchCommand::Once(args) => once::run(args).await,
     }
 }

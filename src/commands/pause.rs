@@ -25,7 +25,8 @@ pub(crate) struct PauseArgs {
     /// Cgroups whose processes are paused: directories below a cgroup mount with cgroup.freeze or freezer.state
     #[arg(long = "cgroup", required = true, value_name = "DIR")]
     cgroups: Vec<PathBuf>,
-    /// Directories whose filesystems are frozen and thawed once after the pause, so that writes in flight end
+    /// Directories whose filesystems are frozen and thawed once after the pause, so that writes in flight end; whoever
+    /// writes there and is not paused makes the stop not whole
     #[arg(long, value_name = "DIR")]
     drain: Vec<PathBuf>,
     /// How long they stand still at most

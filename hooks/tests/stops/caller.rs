@@ -21,11 +21,13 @@ use nix::{
 };
 use stillpoint_hooks::guard::{Config, Guard, Step, Stop};
 
-use crate::common::{SOON, config};
+use crate::common::{SOON, config, wait_for};
 
 const STOP: &str = "CALLER_STOP";
 const JOURNAL: &str = "CALLER_JOURNAL";
 const DIES_AT: &str = "CALLER_DIES_AT";
+/// What keeps it from dying: `writes PATH` to what is frozen, `holds PATH` unlinked.
+const HINDRANCE: &str = "CALLER_HINDRANCE";
 const TEST: &str = "caller::a_caller_to_be_killed";
 
 /// A line on the output: the test harness prints lines of its own.
@@ -55,6 +57,9 @@ fn wait_for_line() {
 async fn a_caller_to_be_killed() {
     let (Ok(stop), Ok(journal)) = (env::var(STOP), env::var(JOURNAL)) else { return };
     let stop: Stop = serde_json::from_str(&stop).unwrap();
+    let hindrance = env::var(HINDRANCE).unwrap_or_default();
+    let hindrance = hindrance.split_once(' ').map(|(how, path)| (how, PathBuf::from(path)));
+    let _unlinked = hindrance.as_ref().filter(|(how, _)| *how == "holds").map(|(_, path)| unlinked(path));
     say("begins");
     tokio::task::spawn_blocking(wait_for_line).await.unwrap();
     let on_step = Arc::new(|step: Step| die_at(&format!("{step:?}")));
@@ -66,6 +71,11 @@ async fn a_caller_to_be_killed() {
         let mut held = guard.stop(&stop).await.unwrap();
         die_at("Stopped");
         say("stopped");
+        match &hindrance {
+            Some(("writes", path)) => write_and_say(path.clone()),
+            Some(_) => say("hindered"),
+            None => {}
+        }
         let next = tokio::task::spawn_blocking(wait_for_line);
         tokio::select! {
             next = next => next.unwrap(),
@@ -75,6 +85,26 @@ async fn a_caller_to_be_killed() {
         die_at("Released");
         say(serde_json::to_string(&release).unwrap());
     }
+}
+
+/// An open file with something in it and without a name.
+fn unlinked(path: &Path) -> std::fs::File {
+    let mut file = std::fs::File::create(path).unwrap();
+    file.write_all(&[1; 1 << 16]).unwrap();
+    std::fs::remove_file(path).unwrap();
+    file
+}
+
+/// Writes on a thread of its own, and says so once that hangs.
+fn write_and_say(path: PathBuf) {
+    let (sender, task) = mpsc::channel();
+    std::thread::spawn(move || {
+        sender.send(nix::unistd::gettid()).unwrap();
+        std::fs::write(path, "hangs").unwrap();
+    });
+    let stat = format!("/proc/self/task/{}/stat", task.recv().unwrap());
+    wait_for("the write to hang", || std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") D ")));
+    say("hindered");
 }
 
 /// Such a process; it is killed when dropped.
@@ -87,12 +117,21 @@ pub(crate) struct Caller {
 impl Caller {
     /// Starts one that waits to begin; `wrapper` are programs that run it.
     pub(crate) fn start(wrapper: &[&str], journal: &Path, stop: &Stop, dies_at: &str) -> Self {
+        Self::run(wrapper, journal, stop, (DIES_AT, dies_at))
+    }
+
+    /// Starts one that something keeps from dying.
+    pub(crate) fn hindered(journal: &Path, stop: &Stop, hindrance: &str) -> Self {
+        Self::run(&[], journal, stop, (HINDRANCE, hindrance))
+    }
+
+    fn run(wrapper: &[&str], journal: &Path, stop: &Stop, (variable, value): (&str, &str)) -> Self {
         let this: PathBuf = env::current_exe().unwrap();
         let mut words: Vec<_> = wrapper.iter().map(Into::into).collect();
         words.push(this.into_os_string());
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).args(["--exact", TEST, "--ignored", "--nocapture", "--test-threads", "1"]);
-        command.env(STOP, serde_json::to_string(stop).unwrap()).env(JOURNAL, journal).env(DIES_AT, dies_at);
+        command.env(STOP, serde_json::to_string(stop).unwrap()).env(JOURNAL, journal).env(variable, value);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
         let stdin = child.stdin.take().unwrap();

@@ -139,19 +139,18 @@ pub(crate) struct Group(pub(crate) PathBuf);
 impl Group {
     /// In the second generation's hierarchy, wherever that is mounted.
     pub(crate) fn v2(name: &str) -> Option<Self> {
-        let roots = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
-        Self::below(roots.iter().find(|root| Path::new(root).join("cgroup.subtree_control").exists())?, name)
+        Some(Self::below(&require::cgroup(require::Freezer::V2)?, name))
     }
 
     /// In the first generation's freezer.
     pub(crate) fn v1(name: &str) -> Option<Self> {
-        Self::below("/sys/fs/cgroup/freezer", name).filter(|group| group.0.join("freezer.state").exists())
+        Some(Self::below(&require::cgroup(require::Freezer::V1)?, name))
     }
 
-    fn below(root: &str, name: &str) -> Option<Self> {
-        let path = Path::new(root).join(format!("stillpoint-test-{}-{name}", std::process::id()));
-        fs::create_dir(&path).ok()?;
-        Some(Self(path))
+    fn below(root: &Path, name: &str) -> Self {
+        let path = root.join(format!("stillpoint-test-{}-{name}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        Self(path)
     }
 
     pub(crate) fn add(&self, pid: Pid) {
@@ -238,4 +237,28 @@ async fn a_guard_that_lives_is_left_alone_or_asked_to_end() {
     assert_eq!(found[0].as_ref().unwrap().what, What::ReleasedByGuard(held.guard()));
     assert!(writable_within(&mount.path(), A_SECOND));
     assert_eq!(held.release().await.reason, Reason::Terminated);
+}
+
+/// A caller that cannot die while its mount is frozen: counted from when it was killed.
+fn a_caller_that_cannot_die(kind: &str, how: &str) {
+    let Some(kind) = require::loop_device(kind) else { return };
+    let (mount, desk) = (LoopMount::new(kind), Desk::new());
+    let hindrance = format!("{how} {}", mount.path().join("hindrance").display());
+    let mut caller = Caller::hindered(&desk.journal(), &long(&[&mount.path()]), &hindrance);
+    caller.go_on();
+    caller.says("stopped");
+    caller.says("hindered");
+    caller.signal(Signal::SIGKILL);
+    is_thawed(&mount, &desk, "its caller was killed, which could not die");
+    caller.child.wait().unwrap();
+}
+
+#[test]
+fn a_caller_with_a_thread_stuck_in_a_write_to_what_is_frozen_leaves_nothing_frozen() {
+    a_caller_that_cannot_die("ext4", "writes");
+}
+
+#[test]
+fn a_caller_with_an_unlinked_file_on_a_frozen_btrfs_leaves_nothing_frozen() {
+    a_caller_that_cannot_die("btrfs", "holds");
 }

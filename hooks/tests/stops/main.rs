@@ -9,3 +9,4 @@ mod common;
 mod deaths;
 mod freeze;
 mod pause;
+mod session;

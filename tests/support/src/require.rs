@@ -61,6 +61,30 @@ pub fn loop_device(kind: &str) -> Option<&str> {
     if control.exists() { Some(kind) } else { skip("no loop devices") }
 }
 
+/// A generation of the cgroup freezer.
+#[derive(Debug, Clone, Copy)]
+pub enum Freezer {
+    /// `freezer.state`, below the hierarchy of that controller.
+    V1,
+    /// `cgroup.freeze`, in the unified hierarchy.
+    V2,
+}
+
+/// The root of a hierarchy that cgroups of a test can be made in; `None` when the test is to be skipped.
+///
+/// # Panics
+/// When there is none and `STILLPOINT_REQUIRE=all`.
+#[must_use]
+pub fn cgroup(freezer: Freezer) -> Option<PathBuf> {
+    root()?;
+    let (roots, file): (&[&str], _) = match freezer {
+        Freezer::V1 => (&["/sys/fs/cgroup/freezer"], "cgroup.clone_children"),
+        Freezer::V2 => (&["/sys/fs/cgroup/unified", "/sys/fs/cgroup"], "cgroup.subtree_control"),
+    };
+    let found = roots.iter().map(PathBuf::from).find(|root| root.join(file).exists());
+    found.or_else(|| skip(&format!("no cgroup freezer {freezer:?}")))
+}
+
 fn skip<T>(reason: &str) -> Option<T> {
     let thread = thread::current();
     let test = thread.name().unwrap_or("a test without a name");
