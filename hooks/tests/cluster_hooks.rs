@@ -142,6 +142,12 @@ async fn a_pod_that_went_away_needs_no_post_and_another_of_its_name_gets_none() 
             .collect();
         assert_eq!(whys, ["the pod NS/gone is gone", "the pod NS/replaced is gone; another has its name"]);
         assert_eq!(node.shell(&other, "ls /tmp").await, "");
+
+        // a pre hook whose pod is gone has brought nothing to rest
+        node.delete("replaced").await;
+        let report = node.start(plan([&other]), LIMITS).ready().await;
+        assert!(outcome(&report, "pre").failed(), "{report:#?}");
+        assert_eq!(report.ruled_out().len(), 1);
     })
     .await;
 }

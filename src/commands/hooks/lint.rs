@@ -76,9 +76,10 @@ fn table(findings: &[Finding], looked_at: usize) -> String {
     }
     let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count() as u64;
     text + &format!(
-        "{looked_at} pods and pod templates: {}, {}\n",
+        "{}, {} in the hooks of {}\n",
         output::counted(count(Severity::Error), "error"),
-        output::counted(count(Severity::Warning), "warning")
+        output::counted(count(Severity::Warning), "warning"),
+        output::counted(looked_at as u64, "pod")
     )
 }
 

@@ -12,6 +12,7 @@ use super::Crew;
 use crate::hook::{
     duration,
     exec::{Command, Ended, ExecError, Exit},
+    model::Kind,
     output::Capture,
     plan::Step,
     pod::PodId,
@@ -36,7 +37,7 @@ pub(super) async fn once(
     let result = |outcome| HookResult::new(pod, step, outcome).took(1, begun.elapsed());
     let mut process = match time::timeout_at(begun + timeout, crew.executor.start(command)).await {
         Ok(Ok(process)) => process,
-        Ok(Err(error)) => return (result(not_started(&error)), Some(error)),
+        Ok(Err(error)) => return (result(not_started(step.hook.kind, &error)), Some(error)),
         Err(_) => return (result(never_answered(timeout)), None),
     };
     let outputs = process.outputs().map(|(stdout, stderr)| (Capture::start(stdout), Capture::start(stderr)));
@@ -60,11 +61,12 @@ async fn cancelled(token: Option<&CancellationToken>) {
     }
 }
 
-/// What a command that was not started means for its hook.
-pub(super) fn not_started(error: &ExecError) -> Outcome {
-    match error {
-        ExecError::Gone(why) => Outcome::Skipped { why: Skip::PodGone(why.clone()) },
-        error => Outcome::Failed { why: error.to_string() },
+/// What a command that was not started means for its hook. Without its pod a post has nothing to undo, but a pre hook
+/// has not brought to rest whatever has the volumes now.
+fn not_started(kind: Kind, error: &ExecError) -> Outcome {
+    match (kind, error) {
+        (Kind::Post, ExecError::Gone(why)) => Outcome::Skipped { why: Skip::PodGone(why.clone()) },
+        (_, error) => Outcome::Failed { why: error.to_string() },
     }
 }
 

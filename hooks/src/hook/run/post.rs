@@ -27,8 +27,9 @@ pub(super) async fn run(crew: &Crew, pod: &PodId, step: &Step) -> HookResult {
     let begun = Instant::now();
     let deadline = begun + crew.limits.post;
     let mut wait = FIRST_WAIT;
-    let mut failures = 0;
-    for attempts in 1.. {
+    let (mut attempts, mut failures) = (0, 0);
+    loop {
+        attempts += 1;
         let rest = deadline.saturating_duration_since(Instant::now());
         let (result, error) = attempt::once(crew, pod, step, step.hook.timeout.min(rest), None).await;
         failures += u32::from(!unanswered(&result.outcome, error.as_ref()));
@@ -39,7 +40,6 @@ pub(super) async fn run(crew: &Crew, pod: &PodId, step: &Step) -> HookResult {
         time::sleep(wait).await;
         wait = (wait * 2).min(LONGEST_WAIT);
     }
-    unreachable!("the deadline ends the loop")
 }
 
 /// Whether the way to the hook failed, rather than the hook.
