@@ -20,6 +20,7 @@ mod engine;
 mod error;
 mod node;
 mod parent;
+pub mod problems;
 mod read;
 mod report;
 mod selection;
@@ -28,7 +29,7 @@ mod walk;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
-use stillpoint_repository::{Compression, Id, Repository, Snapshot, SnapshotMeta, Writer};
+use stillpoint_repository::{Compression, Repository, Snapshot, SnapshotMeta, Writer};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -87,6 +88,9 @@ pub async fn backup(
             return Err(error);
         }
     };
+    if !report.problems.is_empty() {
+        problems::record(repository, &report.tree, &report.problems).await?;
+    }
     let mut tags = vec![TAG.to_owned(), request.name.clone(), READ_LIVE.to_owned()];
     if !report.problems.is_empty() {
         tags.push(DEGRADED.to_owned());
@@ -139,9 +143,4 @@ async fn read(
         }
     };
     done.map_err(|_| Error::Stopped)?
-}
-
-/// Where in a repository a backup's problems are written down, by the id of its tree.
-pub fn problems_path(tree: &Id) -> String {
-    format!("volumes/{tree}")
 }

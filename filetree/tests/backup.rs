@@ -221,6 +221,8 @@ async fn a_file_that_is_written_while_it_is_read_is_named_and_kept() {
     let [problem] = &report.problems[..] else { panic!("one problem expected: {:?}", report.problems) };
     assert_eq!((problem.kind, problem.path.as_str()), (ProblemKind::Changed, lab.path("busy").to_str().unwrap()));
     assert!(lab.content("busy").await.starts_with(&noise(64 * MIB, 1)));
+    let written_down = backup::problems::read(&lab.repository, &report.tree).await.unwrap();
+    assert_eq!(written_down, Some(report.problems));
     let again = lab.backup().await;
     assert_eq!(again.problems, []);
     assert_eq!(lab.content("busy").await.len() as u64, fs::metadata(lab.path("busy")).unwrap().len());

@@ -60,9 +60,16 @@ impl Files {
         Ok(SealedFile { id, path: folder.path(&id), bytes: bytes.into() })
     }
 
-    /// Writes a sealed file.
+    /// Writes a sealed file. One whose writing failed is removed, as far as that goes: it may be there, whole because only
+    /// the answer was lost, or in part, and a damaged index or lock would be in everybody's way.
     pub(crate) async fn write(&self, file: SealedFile) -> Result<Id, Error> {
-        self.store.put(&file.path, file.bytes).await.map(|()| file.id)
+        let written = self.store.put(&file.path, file.bytes).await;
+        if written.is_err()
+            && let Err(error) = self.store.delete(&file.path).await
+        {
+            tracing::debug!(%error, path = file.path, "what a failed write may have left could not be removed");
+        }
+        written.map(|()| file.id)
     }
 
     /// Reads, checks and opens a file.

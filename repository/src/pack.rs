@@ -29,6 +29,9 @@ const MAX_BLOBS: usize = 10_000;
 
 const LENGTH_FIELD: usize = 4;
 
+/// Bytes of the largest header, about.
+const HEADER_ROOM: usize = 512 << 10;
+
 /// Bytes of a pack without blobs.
 pub(crate) const FRAME: u64 = (crypto::OVERHEAD + LENGTH_FIELD) as u64;
 
@@ -169,7 +172,7 @@ impl PackBuilder {
         let SealedBlob { kind, id, sealed, uncompressed } = *blob;
         if self.bytes.capacity() == 0 {
             // growing by doubling would copy every byte about twice
-            self.bytes.reserve(TARGET_SIZE + TARGET_SIZE / 8);
+            self.bytes.reserve(TARGET_SIZE + HEADER_ROOM);
         }
         self.bytes.extend_from_slice(sealed);
         self.blobs.push(PackedBlob { kind, id, offset, length, uncompressed });
@@ -179,6 +182,11 @@ impl PackBuilder {
     /// Whether it is time to close it.
     pub(crate) fn is_full(&self) -> bool {
         self.bytes.len() >= TARGET_SIZE || self.blobs.len() >= MAX_BLOBS
+    }
+
+    /// Whether a blob had better begin the next pack.
+    pub(crate) fn lacks_room_for(&self, blob: &SealedBlob<'_>) -> bool {
+        !self.is_empty() && self.bytes.len() + blob.len() > TARGET_SIZE
     }
 
     pub(crate) fn is_empty(&self) -> bool {

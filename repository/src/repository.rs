@@ -188,12 +188,17 @@ impl Repository {
     /// # Errors
     /// [`Error::Locked`] while a prune or a forget runs.
     pub async fn writer_with(&self, compression: Compression) -> Result<Writer, Error> {
-        let lock = Lock::acquire(&self.files, LockKind::Shared, self.patience).await?;
-        let packs = self.packs().await?;
-        // nothing else may stand in for new data: a pack that is gone or torn would be missed by every later backup
-        let stored = move |pack: &Id, blob: &PackedBlob| packs.get(pack).is_some_and(|size| *size >= blob.end());
-        let index = self.index(stored).await?;
+        let load = || self.stored_index();
+        let (lock, index) = Lock::acquire_while(&self.files, LockKind::Shared, self.patience, load).await?;
         Ok(Writer::new(self.files.clone(), lock, index, compression))
+    }
+
+    /// The index of what is stored for certain. Nothing else may stand in for new data: a pack that is gone or torn would
+    /// be missed by every later backup.
+    async fn stored_index(&self) -> Result<Index, Error> {
+        let packs = self.packs().await?;
+        let stored = move |pack: &Id, blob: &PackedBlob| packs.get(pack).is_some_and(|size| *size >= blob.end());
+        self.index(stored).await
     }
 
     /// Starts reading: loads the index. A reader sees what was committed before.

@@ -185,8 +185,8 @@ impl Writer {
 
     /// Makes everything durable and then visible: packs, index, a last look at the lock, the snapshot.
     ///
-    /// Ends the writer for all its clones. After an error the snapshot may exist only if the error came from writing
-    /// it, its answer being lost; then it is complete.
+    /// Ends the writer for all its clones. After an error the snapshot exists only if its own answer was lost and it could
+    /// not be removed either; then it is complete.
     ///
     /// # Errors
     /// [`Error::LockLost`] if the lock is gone, [`Error::WriterFailed`] after an earlier error.
@@ -314,6 +314,9 @@ impl Stock {
             let blob = SealedBlob::new(&self.cipher, self.compression, (kind, id), plaintext, buffer)?;
             // held while a full pack waits to be taken: otherwise others would fill the next and the next
             let mut builder = guard(self.builder(kind));
+            if builder.lacks_room_for(&blob) {
+                self.dispatch(std::mem::take(&mut builder))?;
+            }
             builder.add(&blob)?;
             if builder.is_full() {
                 self.dispatch(std::mem::take(&mut builder))?;

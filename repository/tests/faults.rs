@@ -1,6 +1,7 @@
 //! Fails every operation that the repository makes, one after the other, and looks at what is left.
 //!
-//! Each fault is tried as a refusal, as an answer that is lost or never comes, and as the death of the process. Time is paused, so
+//! Each fault is tried as a refusal, as an answer that is lost, late or never comes, as half a write, and as the death of
+//! the process. Time is paused, so
 //! that waiting for a lock to settle costs nothing.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
@@ -9,16 +10,13 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{
-    copy_store,
-    faulty::{Fault, Faulty},
-    init, joined, lines, meta, objects, open, password, root,
-};
+use common::{init, joined, lines, meta, objects, open, password, root};
 use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory, path::Path};
 use stillpoint_repository::{Error, Id, Kdf, Repository, Snapshot, Store};
+use stillpoint_test_support::faulty::{Fault, Faulty, copy_store};
 
-const FAULTS: [Fault; 4] = [Fault::Refuse, Fault::LoseAnswer, Fault::Hang, Fault::Die];
+const FAULTS: [Fault; 6] = [Fault::Refuse, Fault::LoseAnswer, Fault::Tear, Fault::Delay, Fault::Hang, Fault::Die];
 
 fn store(objects: Arc<dyn ObjectStore>) -> Store {
     Store::new(objects, Path::from("prefix"), "test://store")
@@ -95,7 +93,8 @@ async fn a_store_that_never_answers_is_reported_within_20_seconds() {
 
 #[tokio::test(start_paused = true)]
 async fn an_interrupted_init_can_be_run_again_and_leaves_one_key() {
-    for fault in FAULTS {
+    // half a config is no state that a store leaves: it is one small write
+    for fault in FAULTS.into_iter().filter(|fault| *fault != Fault::Tear) {
         for at in 0.. {
             let below = Arc::new(InMemory::new());
             let faulty = Faulty::new(at, fault);

@@ -6,14 +6,13 @@ mod common;
 
 use std::path::Path;
 
-use common::{
-    PASSWORD,
-    faulty::{Fault, Faulty},
-    init, password, restic_command, restic_ok,
-};
+use common::{PASSWORD, init, password, restic_command, restic_ok};
 use object_store::memory::InMemory;
 use stillpoint_repository::{Error, Id, Kdf, Password, Repository, Store};
-use stillpoint_test_support::require;
+use stillpoint_test_support::{
+    faulty::{Fault, Faulty},
+    require,
+};
 
 fn second() -> Password {
     Password::new("second")

@@ -6,17 +6,16 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{
-    copy_store,
-    faulty::{Fault, Faulty},
-    init, joined, lines, meta, objects, open, restic_ok, root,
-};
+use common::{init, joined, lines, meta, objects, open, restic_ok, root};
 use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory, path::Path};
 use stillpoint_repository::{
     CheckReport, CheckRequest, Control, Error, Id, PrunePlan, PruneReport, PruneRequest, ReadData, Repository, Store,
 };
-use stillpoint_test_support::require;
+use stillpoint_test_support::{
+    faulty::{Fault, Faulty, copy_store},
+    require,
+};
 
 const EAGER: PruneRequest = PruneRequest { max_unused_percent: 0.0, repack_small: false };
 

@@ -5,6 +5,7 @@
 
 mod freeze;
 mod once;
+mod volume;
 
 use std::{
     path::{Path, PathBuf},
@@ -42,9 +43,15 @@ pub(crate) enum BenchCommand {
     /// Freezes filesystems of this host again and again, in turns with fsfreeze(8).
     #[command(after_help = freeze::AFTER_HELP)]
     Freeze(freeze::FreezeArgs),
+    /// Backs up and restores directories of this machine, against every restic on PATH.
+    #[command(after_help = "Example:\n  stillpoint bench volume --turns 3 --folder /var/tmp")]
+    Volume(volume::VolumeArgs),
     /// One measured side of a pair, in a process of its own.
     #[command(hide = true)]
     Once(once::OnceArgs),
+    /// One measured program, in a process of its own.
+    #[command(hide = true)]
+    Child(volume::ChildArgs),
 }
 
 #[derive(Debug, Args)]
@@ -80,7 +87,9 @@ pub(crate) async fn run(command: BenchCommand) -> anyhow::Result<Exit> {
     match command {
         BenchCommand::Capture(args) => capture(args).await,
         BenchCommand::Freeze(args) => freeze::run(args).await,
+        BenchCommand::Volume(args) => volume::run(args).await,
         BenchCommand::Once(args) => once::run(args).await,
+        BenchCommand::Child(args) => volume::child(args),
     }
 }
 

@@ -94,7 +94,7 @@ impl Engine {
     pub(super) fn run(self, selection: &Selection, parent: Option<Parent>) -> Result<Read, Error> {
         let threads = thread::available_parallelism().map_or(2, NonZero::get);
         let (files, waiting) = bounded(FILES);
-        let (cut, pieces) = bounded(2 * threads);
+        let (cut, pieces) = bounded(threads);
         thread::scope(|scope| {
             for _ in 0..threads {
                 let queues = Queues { files: waiting.clone(), pieces: pieces.clone(), cut: cut.clone() };

@@ -31,7 +31,7 @@ use super::{
 };
 
 /// Bytes of a large file in memory at a time.
-const WINDOW: usize = 2 * MAX;
+const WINDOW: usize = MAX + MAX / 2;
 /// Holes below this are read: each would end a piece early, and zeros compress to nothing.
 const LEAST_HOLE: u64 = 1 << 20;
 

@@ -5,11 +5,11 @@
 use std::{fmt, path::Path};
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use stillpoint_repository::{Id, Stats};
 
 /// What went wrong with a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ProblemKind {
     /// It was listed, and gone before it could be read: it is not in the backup.
@@ -25,7 +25,7 @@ pub enum ProblemKind {
 }
 
 /// Something that a backup lacks or cannot vouch for.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Problem {
     /// What it happened to; bytes that are no text are replaced.
     pub path: String,

@@ -207,12 +207,7 @@ async fn write(files: &Files, kind: LockKind) -> Result<Own, Error> {
     let json =
         serde_json::to_vec(&LockFile::ours(kind)).map_err(|error| Error::invalid("a lock", error.to_string()))?;
     let file = files.seal(Folder::Locks, json).await?;
-    let id = file.id;
-    if let Err(error) = files.write(file).await {
-        // the answer may be what was lost, not the file
-        remove(files, &id).await;
-        return Err(error);
-    }
+    let id = files.write(file).await?;
     Ok(Own { id, refreshed })
 }
 

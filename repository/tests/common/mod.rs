@@ -4,19 +4,15 @@
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
-pub(crate) mod faulty;
 pub(crate) mod forge;
 
 use std::{
     ffi::OsStr,
     path::Path,
     process::{Command, Output},
-    sync::Arc,
 };
 
-use futures::TryStreamExt;
 use jiff::Timestamp;
-use object_store::{ObjectStore, ObjectStoreExt, PutPayload, memory::InMemory};
 use stillpoint_repository::{FileContent, Id, Kdf, Node, Password, Repository, SnapshotMeta, Store, Tree, Writer};
 
 /// The password of all test repositories.
@@ -78,16 +74,6 @@ pub(crate) async fn root(writer: &Writer, content: FileContent) -> Id {
     let manifest = writer.bytes(b"{\"kind\":\"manifest\"}").await.unwrap();
     let nodes = vec![Node::dir("resources", inner, time()), Node::file("manifest.json", manifest, time())];
     writer.tree(Tree::new(nodes).unwrap()).await.unwrap()
-}
-
-/// A store of its own with the same files.
-pub(crate) async fn copy_store(from: &InMemory) -> Arc<InMemory> {
-    let to = InMemory::new();
-    for meta in from.list(None).try_collect::<Vec<_>>().await.unwrap() {
-        let bytes = from.get(&meta.location).await.unwrap().bytes().await.unwrap();
-        to.put(&meta.location, PutPayload::from(bytes)).await.unwrap();
-    }
-    Arc::new(to)
 }
 
 /// Runs restic on a local repository.

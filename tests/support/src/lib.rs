@@ -5,6 +5,7 @@
 
 pub mod bucket;
 pub mod disk;
+pub mod faulty;
 pub mod fuzz;
 pub mod gcs;
 pub mod loop_mount;

@@ -23,6 +23,15 @@ pub trait Between: Clone + fmt::Debug + Send + Sync + 'static {
         operation: impl Future<Output = Result<T>> + Send,
     ) -> impl Future<Output = Result<T>> + Send;
 
+    /// Carries out a write, or only part of it.
+    fn through_put<T: Send, F: Future<Output = Result<T>> + Send>(
+        &self,
+        payload: PutPayload,
+        put: impl FnOnce(PutPayload) -> F + Send,
+    ) -> impl Future<Output = Result<T>> + Send {
+        self.through(put(payload))
+    }
+
     /// Passes a list on, which is answered piece by piece, or something else in its place.
     fn list(&self, list: BoxStream<'static, Result<ObjectMeta>>) -> BoxStream<'static, Result<ObjectMeta>>;
 }
@@ -50,7 +59,7 @@ impl<S, B: fmt::Debug> fmt::Display for Behind<S, B> {
 #[async_trait]
 impl<S: ObjectStore, B: Between> ObjectStore for Behind<S, B> {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
-        self.between.through(self.store.put_opts(location, payload, opts)).await
+        self.between.through_put(payload, |payload| self.store.put_opts(location, payload, opts)).await
     }
 
     async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
