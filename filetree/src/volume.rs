@@ -75,6 +75,8 @@ pub struct VolumeBackup {
     pub paths: Vec<String>,
     /// The root tree: `/` of that host.
     pub tree: Id,
+    /// Whether it lacks something: [`crate::backup::problems`] tells what.
+    pub degraded: bool,
 }
 
 impl VolumeBackup {
@@ -82,8 +84,9 @@ impl VolumeBackup {
     fn from_snapshot(snapshot: Snapshot) -> Option<Self> {
         let Snapshot { id, time, tree, paths, hostname, tags, .. } = snapshot;
         tags.iter().any(|tag| tag == TAG).then_some(())?;
+        let degraded = tags.iter().any(|tag| tag == DEGRADED);
         let name = tags.into_iter().find(|tag| check_name(tag).is_ok())?;
-        Some(Self { name, snapshot: id, time, host: hostname, paths, tree })
+        Some(Self { name, snapshot: id, time, host: hostname, paths, tree, degraded })
     }
 }
 
@@ -193,6 +196,7 @@ mod tests {
             host: host.into(),
             paths: vec!["/srv/data".into()],
             tree: Id([0; 32]),
+            degraded: false,
         }
     }
 

@@ -62,6 +62,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod buffers;
 mod check;
 mod crypto;
 mod encoding;
@@ -96,6 +97,7 @@ mod upload;
 mod walk;
 mod writer;
 
+pub use buffers::Buffers;
 pub use check::{Affected, AffectedSnapshot, CheckReport, CheckRequest, Finding, FindingKind, ReadData, Severity};
 pub use encoding::Compression;
 pub use error::{Cause, Error};

@@ -164,6 +164,14 @@ pub(crate) struct PackBuilder {
 }
 
 impl PackBuilder {
+    /// Bytes of a buffer that holds a whole pack.
+    pub(crate) const BUFFER: usize = TARGET_SIZE + HEADER_ROOM;
+
+    /// Fills an empty buffer.
+    pub(crate) fn with_buffer(bytes: Vec<u8>) -> Self {
+        Self { bytes, blobs: Vec::new() }
+    }
+
     /// Appends a blob.
     pub(crate) fn add(&mut self, blob: &SealedBlob<'_>) -> Result<(), Error> {
         let too_large = |_| Error::TooLarge { what: "a pack".into(), limit: u64::from(u32::MAX) };
@@ -172,7 +180,7 @@ impl PackBuilder {
         let SealedBlob { kind, id, sealed, uncompressed } = *blob;
         if self.bytes.capacity() == 0 {
             // growing by doubling would copy every byte about twice
-            self.bytes.reserve(TARGET_SIZE + HEADER_ROOM);
+            self.bytes.reserve(Self::BUFFER);
         }
         self.bytes.extend_from_slice(sealed);
         self.blobs.push(PackedBlob { kind, id, offset, length, uncompressed });

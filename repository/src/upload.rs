@@ -14,7 +14,7 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    Error, Id,
+    Buffers, Error, Id,
     files::Files,
     index::NewPacks,
     pack::{PackBuilder, PackedBlob},
@@ -44,9 +44,14 @@ pub(crate) struct Uploader {
 
 impl Uploader {
     /// Starts uploading what `queue` brings; a failure is reported to `stock`.
-    pub(crate) fn start(files: Arc<Files>, queue: mpsc::Receiver<Order>, stock: Weak<Stock>) -> Self {
+    pub(crate) fn start(
+        files: Arc<Files>,
+        buffers: Arc<Buffers>,
+        queue: mpsc::Receiver<Order>,
+        stock: Weak<Stock>,
+    ) -> Self {
         let (uploads, packs, indexed) = (JoinSet::new(), NewPacks::default(), Instant::now());
-        let run = Run { files, stock, uploads, packs, indexed };
+        let run = Run { files, buffers, stock, uploads, packs, indexed };
         Self { _task: AbortOnDropHandle::new(tokio::spawn(run.run(queue))) }
     }
 
@@ -70,6 +75,7 @@ enum Upload {
 
 struct Run {
     files: Arc<Files>,
+    buffers: Arc<Buffers>,
     stock: Weak<Stock>,
     uploads: JoinSet<Stored>,
     /// Stored and in no index yet.
@@ -83,7 +89,9 @@ impl Run {
             tokio::select! {
                 Some(done) = self.uploads.join_next() => self.record(done),
                 order = queue.recv(), if self.uploads.len() < CONCURRENT => match order {
-                    Some(Order::Upload(pack)) => drop(self.uploads.spawn(upload(self.files.clone(), pack))),
+                    Some(Order::Upload(pack)) => {
+                        self.uploads.spawn(upload(self.files.clone(), self.buffers.clone(), pack));
+                    }
                     // whoever asked may be gone
                     Some(Order::Flush(reply)) => drop(reply.send(self.flush().await)),
                     None => return,
@@ -119,10 +127,10 @@ impl Run {
     }
 }
 
-async fn upload(files: Arc<Files>, pack: PackBuilder) -> Stored {
+async fn upload(files: Arc<Files>, buffers: Arc<Buffers>, pack: PackBuilder) -> Stored {
     let cipher = files.cipher.clone();
     let pack = tokio::task::spawn_blocking(move || pack.finish(&cipher)).await??;
-    files.store.put(&pack_path(&pack.id), pack.bytes.into()).await?;
+    files.store.put(&pack_path(&pack.id), buffers.lend(pack.bytes)).await?;
     Ok(Upload::Pack(pack.id, pack.blobs))
 }
 

@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use crate::{
-    Error, Id,
+    Buffers, Error, Id,
     crypto::Cipher,
     encoding::Compression,
     files::{Files, Folder},
@@ -85,6 +85,7 @@ pub(crate) struct Stock {
     ledger: Mutex<Ledger>,
     data: Mutex<PackBuilder>,
     trees: Mutex<PackBuilder>,
+    buffers: Arc<Buffers>,
     /// Address of the store, for messages.
     store: String,
     orders: mpsc::Sender<Order>,
@@ -97,6 +98,9 @@ struct Ledger {
     unpacked: u64,
     stats: Stats,
 }
+
+/// Buffers of packs that are used again: of both kinds that are filled, and of some on their way.
+const KEPT_PACKS: usize = 4;
 
 /// What a thread keeps of its buffer after a blob that was larger than pieces of files are.
 const KEPT_BUFFER: usize = 16 << 20;
@@ -115,6 +119,7 @@ impl Writer {
     pub(crate) fn new(files: Arc<Files>, lock: Lock, index: Index, compression: Compression) -> Self {
         let (orders, queue) = mpsc::channel(1);
         let ledger = Ledger { phase: Phase::Open, seen: HashSet::new(), unpacked: 0, stats: Stats::default() };
+        let buffers = Buffers::new(PackBuilder::BUFFER, KEPT_PACKS);
         let stock = Arc::new(Stock {
             cipher: files.cipher.clone(),
             compression,
@@ -123,10 +128,11 @@ impl Writer {
             ledger: Mutex::new(ledger),
             data: Mutex::default(),
             trees: Mutex::default(),
+            buffers: buffers.clone(),
             store: files.store.to_string(),
             orders,
         });
-        let uploader = Uploader::start(files.clone(), queue, Arc::downgrade(&stock));
+        let uploader = Uploader::start(files.clone(), buffers, queue, Arc::downgrade(&stock));
         // one more than processors, so that none idles while another waits for a pack to be taken
         let permits = std::thread::available_parallelism().map_or(2, |n| n.get().min(64)) + 1;
         let inner = Inner {
@@ -316,6 +322,9 @@ impl Stock {
             let mut builder = guard(self.builder(kind));
             if builder.lacks_room_for(&blob) {
                 self.dispatch(std::mem::take(&mut builder))?;
+            }
+            if builder.is_empty() {
+                *builder = PackBuilder::with_buffer(self.buffers.take());
             }
             builder.add(&blob)?;
             if builder.is_full() {

@@ -11,10 +11,13 @@ mod restore;
 use std::{os::unix::ffi::OsStrExt, path::Path};
 
 use clap::{Args, Subcommand};
-use stillpoint_filetree::volume::{self, HostFilter, VolumeBackup};
+use stillpoint_filetree::{
+    backup::problems,
+    volume::{self, HostFilter, VolumeBackup},
+};
 use stillpoint_repository::Repository;
 
-use crate::{args::RepoArgs, exit::Exit};
+use crate::{args::RepoArgs, exit::Exit, output};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum VolumeCommand {
@@ -104,6 +107,9 @@ impl BackupArgs {
         let repository = self.repo.open().await?;
         let snapshot = self.snapshot.as_deref().filter(|id| *id != LATEST);
         let backup = volume::find(&repository, name, &self.host.filter(), snapshot).await?;
+        if backup.degraded {
+            note_problems(&repository, &backup).await?;
+        }
         Ok((repository, backup))
     }
 }
@@ -117,6 +123,24 @@ fn shown(path: &Path) -> String {
         shown.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
         shown
     })
+}
+
+/// Says beside whatever is done with a degraded backup what it lacks.
+async fn note_problems(repository: &Repository, backup: &VolumeBackup) -> anyhow::Result<()> {
+    const SHOWN: usize = 5;
+    output::note(format_args!("backup {} of volume {} is degraded:", backup.snapshot.short(), backup.name));
+    match problems::read(repository, &backup.tree).await? {
+        None => output::note("  what it lacks was not copied along with it"),
+        Some(problems) => {
+            problems.iter().take(SHOWN).for_each(|problem| {
+                output::note(format_args!("  ! {}", output::printable(&problem.to_string())));
+            });
+            if problems.len() > SHOWN {
+                output::note(format_args!("  ! and {} more", problems.len() - SHOWN));
+            }
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

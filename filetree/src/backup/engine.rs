@@ -14,7 +14,7 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
-use stillpoint_repository::{BlockingWriter, Id};
+use stillpoint_repository::{BlockingWriter, Buffers, Id};
 use tokio::sync::watch;
 
 use super::{
@@ -22,7 +22,7 @@ use super::{
     cut::{Cutter, MAX},
     node::Names,
     parent::Parent,
-    read::{FileTask, Piece, Readers},
+    read::{FileTask, Piece, Readers, WINDOW},
     report::{Counts, LeftOut, Problem, Progress, Read},
     selection::Selection,
     walk,
@@ -31,11 +31,16 @@ use super::{
 /// Files that wait to be read; each may keep its directory open.
 const FILES: usize = 128;
 
+/// Windows that are used again: one a thread reads to, and those whose pieces wait.
+const KEPT_WINDOWS: usize = 8;
+
 /// What all threads of a backup share. Cheap to clone.
 pub(super) struct Engine {
     pub(super) writer: BlockingWriter,
     pub(super) cutter: Cutter,
     pub(super) names: Names,
+    /// Where large files are read to.
+    pub(super) windows: Arc<Buffers>,
     state: Arc<State>,
     progress: watch::Sender<Progress>,
     problems: Mutex<Vec<Problem>>,
@@ -77,6 +82,7 @@ impl Engine {
             writer,
             cutter: Cutter::new(seed),
             names: Names::default(),
+            windows: Buffers::new(WINDOW, KEPT_WINDOWS),
             state: Arc::default(),
             progress,
             problems: Mutex::default(),

@@ -16,6 +16,7 @@ use std::{
 use bytes::Bytes;
 use crossbeam_channel::TrySendError;
 use rustix::{
+    buffer::spare_capacity,
     fs::{self, OFlags, SeekFrom, Statx},
     io::{self, Errno},
 };
@@ -31,7 +32,7 @@ use super::{
 };
 
 /// Bytes of a large file in memory at a time.
-const WINDOW: usize = MAX + MAX / 2;
+pub(super) const WINDOW: usize = MAX + MAX / 2;
 /// Holes below this are read: each would end a piece early, and zeros compress to nothing.
 const LEAST_HOLE: u64 = 1 << 20;
 
@@ -238,13 +239,12 @@ impl LargeFile {
         let (mut offset, mut rest) = (start, Bytes::new());
         loop {
             let wanted = usize::try_from(end - offset).map_or(WINDOW, |left| left.min(WINDOW - rest.len()));
-            let mut window = vec![0; rest.len() + wanted];
-            window[..rest.len()].copy_from_slice(&rest);
-            let read = self.fill(&mut window[rest.len()..], offset)?;
-            window.truncate(rest.len() + read);
+            let mut window = engine.windows.take();
+            window.extend_from_slice(&rest);
+            let read = self.fill(&mut window, wanted, offset)?;
             offset += read as u64;
             let is_last = read < wanted || offset == end;
-            rest = self.cut(engine, queues, window.into(), is_last);
+            rest = self.cut(engine, queues, engine.windows.lend(window), is_last);
             if is_last {
                 return Ok(());
             }
@@ -254,10 +254,22 @@ impl LargeFile {
         }
     }
 
-    fn fill(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Stop> {
+    /// Appends `wanted` bytes, or what the file has of them.
+    fn fill(&self, window: &mut Vec<u8>, wanted: usize, offset: u64) -> Result<usize, Stop> {
         let file = lock(&self.file);
         let Some(file) = &*file else { return Err(Stop::Stopped) };
-        let read = read_full(&file.fd, buffer, offset).map_err(Stop::Unreadable)?;
+        let start = window.len();
+        while window.len() < start + wanted {
+            let at = offset + (window.len() - start) as u64;
+            match io::pread(&file.fd, spare_capacity(window), at) {
+                Ok(0) => break,
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(Stop::Unreadable(error)),
+            }
+        }
+        // the room left may be larger than what is wanted
+        window.truncate(start + wanted);
+        let read = window.len() - start;
         self.read.fetch_add(read as u64, Ordering::Relaxed);
         Ok(read)
     }

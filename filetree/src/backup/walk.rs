@@ -24,6 +24,7 @@ use rustix::{
 use stillpoint_repository::{Node, NodeKind, Tree};
 
 use super::{
+    Error,
     directory::OpenDirectory,
     engine::Engine,
     node,
@@ -54,8 +55,7 @@ pub(super) fn walk(engine: &Engine, selection: &Selection, parent: Option<&Paren
     allow_many_open_files();
     let walk = Walk { engine, selection, parent, files };
     if let Err(error) = walk.run() {
-        let problem = Problem::new("/".as_ref(), ProblemKind::Unreadable, reason(error));
-        engine.problem(problem);
+        engine.fail(Error::Path { path: PathBuf::from("/"), source: error.into() });
     }
 }
 

@@ -38,12 +38,13 @@ pub(crate) async fn run(args: GetArgs) -> anyhow::Result<Exit> {
         if backups.is_empty() {
             return format!("no volume backups of {} yet: stillpoint volume backup NAME --path DIR\n", host.filter());
         }
-        output::table(["NAME", "SNAPSHOT", "TAKEN", "HOST", "PATHS"], backups.iter().map(cells))
+        output::table(["NAME", "SNAPSHOT", "TAKEN", "OUTCOME", "HOST", "PATHS"], backups.iter().map(cells))
     })?;
     Ok(Exit::Done)
 }
 
-fn cells(backup: &VolumeBackup) -> [String; 5] {
-    let VolumeBackup { name, snapshot, time, host, paths, tree: _ } = backup;
-    [name.clone(), snapshot.short(), seconds(*time).to_string(), host.clone(), paths.join(", ")]
+fn cells(backup: &VolumeBackup) -> [String; 6] {
+    let VolumeBackup { name, snapshot, time, host, paths, tree: _, degraded } = backup;
+    let outcome = if *degraded { "degraded" } else { "complete" };
+    [name.clone(), snapshot.short(), seconds(*time).to_string(), outcome.to_owned(), host.clone(), paths.join(", ")]
 }
