@@ -203,7 +203,7 @@ fn a_store_that_cannot_be_reached_is_named_while_the_user_looks_on() {
     user.is_refused(1, &["s3://bucket/prefix", "cannot be reached"], &["backup", "get"]);
     assert!(started.elapsed().as_secs() < 30, "{:?}", started.elapsed());
     let user = user.with("STILLPOINT_REPO", "ftp://somewhere");
-    user.is_refused(1, &["ftp://somewhere is no repository address"], &["backup", "get"]);
+    user.is_refused(2, &["ftp://somewhere is no repository address"], &["backup", "get"]);
 }
 
 #[test]

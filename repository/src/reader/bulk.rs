@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn one_request_reads_neighbours_of_a_pack_and_no_long_gap() {
-        let near = [blob(0, 0, 10), blob(0, 12, 10), blob(0, 22, 10), blob(0, 70, 10), blob(1, 80, 10)];
+        let near = [blob(0, 0, 10), blob(0, 12, 10), blob(0, 22, 10), blob(0, 90, 10), blob(1, 100, 10)];
         assert_eq!(divide(&near, 1000), [0..3, 3..4, 4..5]);
         assert_eq!(divide(&near, 25), [0..2, 2..3, 3..4, 4..5]);
         assert_eq!(divide(&[blob(0, 0, 5000), blob(0, 5000, 1)], 1000), [0..1, 1..2], "a large blob is one request");
