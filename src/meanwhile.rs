@@ -28,9 +28,9 @@ use tokio::process::{Child, Command};
 use crate::{exit::Exit, interrupt::asked_to_end, output};
 
 /// How long a freeze may take before the cgroups that may hold it up are paused.
-pub(crate) const GRACE: Duration = Duration::from_secs(2);
+const GRACE: Duration = Duration::from_secs(2);
 /// How long writing back may take before the stop.
-pub(crate) const SYNC: Duration = Duration::from_secs(60);
+const SYNC: Duration = Duration::from_secs(60);
 /// How long a command that is asked to end may take.
 const END: Duration = Duration::from_secs(5);
 
@@ -57,11 +57,21 @@ impl GuardArgs {
 }
 
 /// A command to run while something stands still.
+#[derive(Debug, Args)]
 pub(crate) struct Meanwhile {
-    pub(crate) stop: Stop,
-    pub(crate) guard: GuardArgs,
-    pub(crate) report: Option<PathBuf>,
-    pub(crate) command: Vec<OsString>,
+    /// Where to write a report in JSON
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    #[command(flatten)]
+    guard: GuardArgs,
+    /// What to run meanwhile
+    #[arg(last = true, required = true)]
+    command: Vec<OsString>,
+}
+
+/// The times of a stop that lasts for `max` at most.
+pub(crate) fn times(max: Duration) -> Stop {
+    Stop { max, grace: GRACE.min(max / 2), sync: SYNC, ..Stop::default() }
 }
 
 /// What the report's file says.
@@ -90,8 +100,8 @@ struct Ran {
 
 impl Meanwhile {
     /// Stops, runs the command, releases, and reports.
-    pub(crate) async fn run(self) -> anyhow::Result<Exit> {
-        let Self { mut stop, guard, report, command } = self;
+    pub(crate) async fn run(self, mut stop: Stop) -> anyhow::Result<Exit> {
+        let Self { guard, report, command } = self;
         let prepared = prepare(&mut stop, guard, report.as_deref(), &command);
         let (config, mut file) = match prepared {
             Ok(prepared) => prepared,

@@ -2,14 +2,14 @@
 //!
 //! For whoever has no cluster: the same guard that a backup uses.
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 use stillpoint_hooks::guard::Stop;
 
 use crate::{
     exit::Exit,
-    meanwhile::{GRACE, GuardArgs, Meanwhile, SYNC, duration},
+    meanwhile::{Meanwhile, duration, times},
 };
 
 pub(crate) const AFTER_HELP: &str = "\
@@ -31,19 +31,12 @@ pub(crate) struct FreezeArgs {
     /// A cgroup to pause when a freeze does not complete, because a process of it may hold it up
     #[arg(long, value_name = "DIR")]
     rescue: Vec<PathBuf>,
-    /// Where to write a report in JSON
-    #[arg(long, value_name = "FILE")]
-    report: Option<PathBuf>,
     #[command(flatten)]
-    guard: GuardArgs,
-    /// What to run meanwhile
-    #[arg(last = true, required = true)]
-    command: Vec<OsString>,
+    meanwhile: Meanwhile,
 }
 
 pub(crate) async fn run(args: FreezeArgs) -> anyhow::Result<Exit> {
-    let FreezeArgs { directories, max, rescue, report, guard, command } = args;
-    let grace = GRACE.min(max / 2);
-    let stop = Stop { freeze: directories, rescue, max, grace, sync: SYNC, ..Stop::default() };
-    Meanwhile { stop, guard, report, command }.run().await
+    let FreezeArgs { directories, max, rescue, meanwhile } = args;
+    let stop = Stop { freeze: directories, rescue, ..times(max) };
+    meanwhile.run(stop).await
 }

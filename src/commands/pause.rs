@@ -2,14 +2,14 @@
 //!
 //! Unlike a freeze it leaves the filesystem writable, so that a snapshot or a reflink on it can be made meanwhile.
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 use stillpoint_hooks::guard::Stop;
 
 use crate::{
     exit::Exit,
-    meanwhile::{GRACE, GuardArgs, Meanwhile, SYNC, duration},
+    meanwhile::{Meanwhile, duration, times},
 };
 
 pub(crate) const AFTER_HELP: &str = "\
@@ -32,19 +32,12 @@ pub(crate) struct PauseArgs {
     /// How long they stand still at most
     #[arg(long, value_parser = duration, default_value = "1s", value_name = "DURATION")]
     max: Duration,
-    /// Where to write a report in JSON
-    #[arg(long, value_name = "FILE")]
-    report: Option<PathBuf>,
     #[command(flatten)]
-    guard: GuardArgs,
-    /// What to run meanwhile
-    #[arg(last = true, required = true)]
-    command: Vec<OsString>,
+    meanwhile: Meanwhile,
 }
 
 pub(crate) async fn run(args: PauseArgs) -> anyhow::Result<Exit> {
-    let PauseArgs { cgroups, drain, max, report, guard, command } = args;
-    let grace = GRACE.min(max / 2);
-    let stop = Stop { pause: cgroups, drain, max, grace, sync: SYNC, ..Stop::default() };
-    Meanwhile { stop, guard, report, command }.run().await
+    let PauseArgs { cgroups, drain, max, meanwhile } = args;
+    let stop = Stop { pause: cgroups, drain, ..times(max) };
+    meanwhile.run(stop).await
 }

@@ -19,7 +19,7 @@ use tokio::process::{Child, Command};
 use crate::{
     args::OutputArgs,
     exit::Exit,
-    meanwhile::{GRACE, GuardArgs, SYNC, duration},
+    meanwhile::{GuardArgs, duration, times},
     output,
 };
 
@@ -88,7 +88,7 @@ pub(crate) async fn run(args: FreezeArgs) -> anyhow::Result<Exit> {
     ensure!(rounds > 0, "--rounds must be at least 1");
     let config = guard.config()?;
     let directories = directories.iter().map(std::path::absolute).collect::<Result<Vec<_>, _>>()?;
-    let stop = Stop { freeze: directories, max, grace: GRACE.min(max / 2), sync: SYNC, ..Stop::default() };
+    let stop = Stop { freeze: directories, ..times(max) };
     let (mut releases, mut peers) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
         tokio::time::sleep(SETTLED).await;
