@@ -62,11 +62,12 @@ pub(crate) struct Meanwhile {
     /// Where to write a report in JSON
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    #[command(flatten)]
-    guard: GuardArgs,
     /// What to run meanwhile
     #[arg(last = true, required = true)]
     command: Vec<OsString>,
+    // last: its heading would go on
+    #[command(flatten)]
+    guard: GuardArgs,
 }
 
 /// The times of a stop that lasts for `max` at most.
