@@ -206,6 +206,18 @@ fn a_guard_outlives_the_kill_of_all_members_of_its_callers_first_generation_cgro
     });
 }
 
+/// The process that has a journal open, by its id on this host.
+fn guard_of(journal: &Path) -> Pid {
+    let holds = |pid: &str| {
+        let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        let mut links = descriptors.filter_map(|descriptor| fs::read_link(descriptor.path()).ok());
+        links.any(|link| link.starts_with(journal))
+    };
+    let processes = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.file_name().into_string().unwrap());
+    let mut guards = processes.filter(|name| name.parse::<i32>().is_ok() && holds(name));
+    Pid::from_raw(guards.next().unwrap().parse().unwrap())
+}
+
 #[test]
 fn what_a_killed_process_namespace_leaves_frozen_is_thawed_from_the_journal() {
     let Some(kind) = require::loop_device("ext4") else { return };
@@ -214,6 +226,12 @@ fn what_a_killed_process_namespace_leaves_frozen_is_thawed_from_the_journal() {
     let mut caller = Caller::start(&wrapper, &desk.journal(), &long(&[&mount.path()]), "");
     caller.go_on();
     caller.says("stopped");
+    // a namespace's first process closes its socket before the others are killed: a guard that is awake may still thaw
+    let guard = guard_of(&desk.journal());
+    kill(guard, Signal::SIGSTOP).unwrap();
+    wait_for("the guard to be stopped", || {
+        fs::read_to_string(format!("/proc/{guard}/stat")).is_ok_and(|stat| stat.contains(") T "))
+    });
     caller.kill();
     // the control: the guard is gone as well, and nobody has thawed
     assert!(!writable_within(&mount.path(), A_SECOND));
