@@ -75,7 +75,8 @@ impl Names {
     pub(super) fn node(&self, name: &OsStr, stat: &Statx) -> (Node, bool) {
         let kind = kind(stat);
         let (mtime, ctime) = (time(&stat.stx_mtime), time(&stat.stx_ctime));
-        let has_links = !matches!(kind, NodeKind::Dir | NodeKind::Fifo | NodeKind::Socket);
+        // restic counts none of pipes and sockets, and so makes several of one; it takes the number where it stands
+        let has_links = kind != NodeKind::Dir;
         let is_device = matches!(kind, NodeKind::Dev | NodeKind::CharDev);
         let node = Node {
             name: name.to_owned(),

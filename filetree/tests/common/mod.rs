@@ -11,11 +11,12 @@ use std::{
 };
 
 use stillpoint_filetree::{
+    backup::{self, Request},
     restore::{self, Error, Plan, Report},
     selection,
     volume::{self, HostFilter},
 };
-use stillpoint_repository::{Kdf, Password, Reader, Repository, Store};
+use stillpoint_repository::{Compression, Kdf, Password, Reader, Repository, Store};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -41,6 +42,26 @@ pub(crate) fn restic(repository: &Path, arguments: &[&str]) -> Output {
     let output = command.args(arguments).output().unwrap();
     assert!(output.status.success(), "restic {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     output
+}
+
+/// A backup of a directory as the volume, of the host whose name restic takes too.
+pub(crate) fn request(source: &Path) -> Request {
+    Request {
+        name: VOLUME.into(),
+        host: volume::this_host(),
+        paths: vec![source.to_owned()],
+        exclude: Vec::new(),
+        cross_mounts: false,
+        read_all: false,
+        compression: Compression::default(),
+        program_version: None,
+        cancel: CancellationToken::new(),
+    }
+}
+
+/// Backs a directory up as the volume.
+pub(crate) async fn backup(repository: &Repository, source: &Path) -> Result<backup::Report, backup::Error> {
+    backup::backup(repository, &request(source), watch::Sender::default()).await
 }
 
 /// Has restic back a directory up as the volume.
