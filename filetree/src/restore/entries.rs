@@ -96,6 +96,11 @@ impl Entries {
         self.entries.len()
     }
 
+    /// Blobs that the files refer to, each as often as it is referred to.
+    pub(super) fn blobs(&self) -> usize {
+        self.pieces.len()
+    }
+
     pub(super) fn get(&self, number: Number) -> &Entry {
         &self.entries[number as usize]
     }

@@ -47,8 +47,8 @@ pub enum Error {
         /// The target.
         target: PathBuf,
     },
-    /// The backup claims more than any file system holds.
-    #[error("the backup has more than {limit} {what}; it was not written by a backup of files")]
+    /// The backup holds, or claims to hold, more than is planned at once.
+    #[error("what is to be restored has more than {limit} {what}; restore it in parts (--path)")]
     TooLarge {
         /// What there are too many of.
         what: &'static str,

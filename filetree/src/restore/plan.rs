@@ -19,8 +19,10 @@ use super::{
 };
 use crate::selection::{Selected, Selection};
 
-/// Entries at most: a tree may name one directory many times, and so claim more than there is.
-const MAX_ENTRIES: usize = 100_000_000;
+/// Entries at most, about 5 GB: a tree may name one directory many times, and so claim more than there is.
+const MAX_ENTRIES: usize = 20_000_000;
+/// Blobs of all files at most, about 5 GB and 50 TiB of content; a file may name one blob many times too.
+const MAX_BLOBS: usize = 50_000_000;
 /// Directories inside each other at most.
 const MAX_DEPTH: usize = 10_000;
 
@@ -253,7 +255,11 @@ impl<'a> Gatherer<'a> {
     }
 
     fn content(&mut self, node: &Node) -> Result<Result<Kind, String>, Error> {
+        let too_large = Error::TooLarge { what: "blobs", limit: MAX_BLOBS };
         let ids = node.content.as_deref().unwrap_or_default();
+        if self.gathered.entries.blobs() + ids.len() > MAX_BLOBS {
+            return Err(too_large);
+        }
         let mut blobs = Vec::with_capacity(ids.len());
         for id in ids {
             match self.reader.blob_length(id) {
@@ -261,7 +267,6 @@ impl<'a> Gatherer<'a> {
                 None => return Ok(Err(format!("its blob {} is in no index", id.short()))),
             }
         }
-        let too_large = Error::TooLarge { what: "blobs", limit: u32::MAX as usize };
         let content = self.gathered.entries.content(blobs).ok_or(too_large)?;
         Ok(Ok(Kind::File(content)))
     }
