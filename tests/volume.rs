@@ -1,17 +1,21 @@
-//! `stillpoint volume`: what a user types and is answered.
+//! `stillpoint volume`: what a user types and is answered, and restores that are killed and run again.
 
 #![allow(clippy::unwrap_used)]
 
 mod common;
 
 use std::{
+    collections::BTreeMap,
     fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
+    time::{Duration, Instant, SystemTime},
 };
 
 use common::shell::User;
 use serde_json::json;
+use stillpoint_filetree::restore::MARKER;
 use stillpoint_test_support::require;
 
 /// A user whose repository holds what restic backs up as the volume `data`, from a folder of the home.
@@ -71,4 +75,96 @@ fn a_volume_is_listed_compared_and_restored() {
     user.is_refused(1, &["holds no", "/nope"], &["volume", "ls", "data", "nope"]);
     user.is_refused(1, &["no backup of the volume \"other\""], &["volume", "restore", "other", "--target", "x"]);
     assert_eq!(user.reads(&["backup", "get", "-o", "json"]), json!([]));
+}
+
+/// A file: inode, time of change, content.
+type Found = (u64, (i64, i64), Vec<u8>);
+
+/// The files below a folder.
+fn files(top: &Path) -> BTreeMap<PathBuf, Found> {
+    let (mut files, mut folders) = (BTreeMap::new(), vec![top.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().map(Result::unwrap) {
+            let (path, stat) = (entry.path(), entry.metadata().unwrap());
+            if stat.is_dir() {
+                folders.push(path);
+            } else {
+                let content = fs::read(&path).unwrap();
+                let found = (stat.ino(), (stat.mtime(), stat.mtime_nsec()), content);
+                files.insert(path.strip_prefix(top).unwrap().to_owned(), found);
+            }
+        }
+    }
+    files
+}
+
+/// How many files are complete, counted up to `wanted`: those whose size and time of change are right.
+fn complete(target: &Path, recorded: &BTreeMap<PathBuf, Found>, wanted: usize) -> usize {
+    let is_complete = |(path, (_, modified, content)): &(&PathBuf, &Found)| {
+        let stat = fs::symlink_metadata(target.join(path));
+        stat.is_ok_and(|stat| (stat.mtime(), stat.mtime_nsec()) == *modified && stat.len() == content.len() as u64)
+    };
+    recorded.iter().filter(is_complete).take(wanted).count()
+}
+
+/// Runs a restore into the target until `far_enough`, and kills it.
+fn kill_when(user: &User, far_enough: impl Fn() -> bool) {
+    let mut restore = user.command(&["volume", "restore", "data", "--target", "target"]);
+    let mut child = restore.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while child.try_wait().unwrap().is_none() && !far_enough() {
+        assert!(Instant::now() < deadline, "the restore neither comes so far nor ends");
+        std::thread::yield_now();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// Writes a file whose time is not that of its writing.
+fn write_old(path: &Path, seed: usize, size: usize) {
+    fs::write(path, common::cluster::noise(seed, size)).unwrap();
+    let file = fs::File::options().write(true).open(path).unwrap();
+    file.set_modified(SystemTime::UNIX_EPOCH + Duration::new(1_000_000_000, 123_456_789)).unwrap();
+}
+
+#[test]
+fn a_restore_that_is_killed_anywhere_goes_on_and_writes_no_complete_file_again() {
+    let Some(_restic) = require::program("restic") else { return };
+    let user = user();
+    let source = PathBuf::from(user.path("source"));
+    for folder in 0..20 {
+        fs::create_dir(source.join(format!("dir{folder}"))).unwrap();
+        for file in 0..100 {
+            write_old(&source.join(format!("dir{folder}/file{file}")), folder * 100 + file, 4000);
+        }
+    }
+    write_old(&source.join("large"), 1, 9_000_000);
+    back_up(&user, &[]);
+
+    let (target, recorded) = (PathBuf::from(user.path("target")), files(&source));
+    let mut resumed = 0;
+    for percent in [0, 1, 20, 50, 80, 99] {
+        let wanted = recorded.len() * percent / 100;
+        kill_when(&user, || target.exists() && complete(&target, &recorded, wanted) == wanted);
+        let before = files(&target);
+        let kept = complete(&target, &recorded, usize::MAX);
+        assert!(kept >= wanted, "the test saw files that are not there");
+        // it may have been killed before its first step and after its last one
+        if before.is_empty() || target.join(MARKER).exists() {
+            let report = user.reads(&["volume", "restore", "data", "--target", "target", "--verify", "-o", "json"]);
+            assert_eq!(report["alreadyThere"], kept, "{report}");
+            assert_eq!(report["verified"]["files"], recorded.len(), "{report}");
+            resumed += usize::from(kept > 0);
+        }
+        let after = files(&target);
+        assert!(after.keys().eq(recorded.keys()), "the target holds what was backed up, and no marker");
+        for (path, (inode, modified, content)) in &after {
+            let (_, recorded_time, recorded_content) = &recorded[path];
+            assert!(modified == recorded_time && content == recorded_content, "{path:?}");
+            let complete = before.get(path).filter(|(_, time, _)| time == recorded_time);
+            assert!(complete.is_none_or(|(before, ..)| before == inode), "{path:?} was complete and was written again");
+        }
+        fs::remove_dir_all(&target).unwrap();
+    }
+    assert!(resumed > 0, "no restore was killed between its first file and its end");
 }

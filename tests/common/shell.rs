@@ -61,6 +61,13 @@ impl User {
         variables
     }
 
+    /// The program, for whoever starts and ends it.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command.env_clear().envs(self.environment()).current_dir(self.home.path()).args(arguments);
+        command
+    }
+
     /// Runs the program, for two minutes at most.
     pub(crate) fn runs(&self, arguments: &[&str]) -> Assert {
         let mut command = assert_cmd::Command::new(PROGRAM);
@@ -134,9 +141,8 @@ impl Scratch {
 
     pub(crate) async fn start_kind(user: &User, kind: &str, name: &str) -> Self {
         let kubeconfig = user.path(name);
-        let mut command = Command::new(PROGRAM);
-        command.env_clear().envs(user.environment()).stderr(Stdio::null());
-        let child = command.args(["scratch", "run", kind, "--kubeconfig-out", &kubeconfig]).spawn().unwrap();
+        let mut command = user.command(&["scratch", "run", kind, "--kubeconfig-out", &kubeconfig]);
+        let child = command.stderr(Stdio::null()).spawn().unwrap();
         let deadline = Instant::now() + Duration::from_secs(60);
         let config = loop {
             assert!(Instant::now() < deadline, "the scratch cluster does not start");
