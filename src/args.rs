@@ -58,7 +58,7 @@ pub(crate) struct RepoArgs {
 /// How to reach the store that the repository is in.
 #[derive(Debug, Args)]
 struct StoreArgs {
-    /// The server to ask instead of the provider's own, such as https://minio.example:9000
+    /// The server to ask instead of the provider's own, http or https
     #[arg(long, env = "STILLPOINT_ENDPOINT", value_name = "URL")]
     endpoint: Option<String>,
     /// The region of the bucket (S3)

@@ -6,7 +6,7 @@
 //!
 //! # Caveats
 //! Kubernetes has no request that ends a command: neither closing the connection nor deleting anything but the pod does.
-//! [`KubernetesProcess::end`] therefore has a shell in the same container, where there is one, find and kill it, and
+//! `KubernetesProcess::end` therefore has a shell in the same container, where there is one, find and kill it, and
 //! counts as ended only what the connection then reports as ended.
 //!
 //! Before version 5 of the protocol (Kubernetes 1.30) standard input cannot be closed alone: closing it closes the
