@@ -57,27 +57,32 @@ pub(super) fn examine(target: &Path, source: &Source) -> Result<Start, Error> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Start::Fresh),
         other => other.map_err(failed)?,
     };
-    let mut foreign = None;
+    let (mut is_marked, mut foreign) = (false, None);
     for entry in entries {
         let name = entry.map_err(failed)?.file_name();
         if name == MARKER {
-            return resumed(target, source);
-        }
-        // every new ext4 has one
-        if name != "lost+found" {
+            is_marked = true;
+        } else if name != "lost+found" {
+            // every new ext4 has that one
             foreign = Some(name);
         }
+    }
+    if is_marked {
+        return resumed(target, source, foreign.is_none());
     }
     let Some(found) = foreign else { return Ok(Start::Fresh) };
     Err(Error::NotEmpty { target: target.to_owned(), found: found.to_string_lossy().into_owned() })
 }
 
-fn resumed(target: &Path, source: &Source) -> Result<Start, Error> {
+fn resumed(target: &Path, source: &Source, is_alone: bool) -> Result<Start, Error> {
     let other = |found: String| Error::OtherRestore { target: target.to_owned(), found };
     let text = read_marker(&target.join(MARKER))?;
-    // a marker that was torn by a crash comes before everything else: nothing was restored
-    let found: Source =
-        serde_json::from_str(&text).map_err(|_| other("something that its marker does not tell".into()))?;
+    let found: Source = match serde_json::from_str(&text) {
+        Ok(found) => found,
+        // the restore was killed while it wrote its marker, which comes before everything else
+        Err(_) if is_alone => return Ok(Start::Fresh),
+        Err(_) => return Err(other("something that its marker does not tell".into())),
+    };
     if found == *source {
         return Ok(Start::Resumed);
     }
@@ -110,7 +115,7 @@ pub(super) fn open(target: &Path, source: &Source, start: Start) -> Result<Owned
 }
 
 fn mark(root: &OwnedFd, source: &Source) -> io::Result<()> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut marker = File::from(openat(root, MARKER, flags, Mode::RUSR | Mode::WUSR)?);
     marker.write_all(&serde_json::to_vec_pretty(source)?)?;
     marker.sync_all()?;
@@ -166,6 +171,11 @@ mod tests {
         examine(&target, &source(1, "/a")).unwrap_err();
         fs::remove_file(target.join(MARKER)).unwrap();
         fs::write(target.join(MARKER), b"{\"volume\":").unwrap();
+        assert_eq!(examine(&target, &source(1, "/a")).unwrap(), Start::Fresh, "torn, with nothing restored yet");
+        open(&target, &source(1, "/a"), Start::Fresh).unwrap();
+        assert_eq!(examine(&target, &source(1, "/a")).unwrap(), Start::Resumed);
+        fs::write(target.join(MARKER), b"{\"volume\":").unwrap();
+        fs::write(target.join("file"), b"somebody's").unwrap();
         let error = examine(&target, &source(1, "/a")).unwrap_err();
         assert!(matches!(error, Error::OtherRestore { .. }), "{error}");
     }
