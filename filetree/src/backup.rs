@@ -63,6 +63,24 @@ pub struct Request {
     pub cancel: CancellationToken,
 }
 
+impl Request {
+    /// These paths of a host as a volume: all that is below them on their file systems, read where the parent does not
+    /// spare it.
+    pub fn new(name: impl Into<String>, host: impl Into<String>, paths: Vec<PathBuf>) -> Self {
+        Self {
+            name: name.into(),
+            host: host.into(),
+            paths,
+            exclude: Vec::new(),
+            cross_mounts: false,
+            read_all: false,
+            compression: Compression::default(),
+            program_version: None,
+            cancel: CancellationToken::new(),
+        }
+    }
+}
+
 /// Backs up directory trees as one snapshot.
 ///
 /// The newest snapshot of the same name, host and paths is the parent. Cancelling stops the threads at their next step,

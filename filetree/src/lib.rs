@@ -11,3 +11,10 @@ pub mod listing;
 pub mod restore;
 pub mod selection;
 pub mod volume;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A panic under a lock fails the work by itself; what the lock guards is still read for the report.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -16,9 +16,8 @@ use stillpoint_filetree::{
     backup::{self, Error, ProblemKind, Report, Request},
     volume::{self, HostFilter},
 };
-use stillpoint_repository::{Compression, Kdf, Node, Password, Repository, Store};
+use stillpoint_repository::{Kdf, Node, Password, Repository, Store};
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 const MIB: u64 = 1 << 20;
 
@@ -47,17 +46,7 @@ impl Lab {
     }
 
     fn request(&self) -> Request {
-        Request {
-            name: "data".into(),
-            host: "host".into(),
-            paths: vec![self.path("")],
-            exclude: Vec::new(),
-            cross_mounts: false,
-            read_all: false,
-            compression: Compression::default(),
-            program_version: None,
-            cancel: CancellationToken::new(),
-        }
+        Request::new("data", "host", vec![self.path("")])
     }
 
     async fn backup(&self) -> Report {

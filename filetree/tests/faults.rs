@@ -13,10 +13,9 @@ use stillpoint_filetree::{
     backup::{self, Error, Report, Request},
     volume::{self, HostFilter, VolumeBackup},
 };
-use stillpoint_repository::{Compression, Id, Kdf, Password, Repository, Store};
+use stillpoint_repository::{Id, Kdf, Password, Repository, Store};
 use stillpoint_test_support::faulty::{Fault, Faulty, copy_store};
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 fn store(objects: Arc<dyn object_store::ObjectStore>) -> Store {
     Store::new(objects, Path::from("prefix"), "test://store")
@@ -43,17 +42,7 @@ fn write(folder: &std::path::Path, version: u8) {
 
 async fn backup(store: &Store, folder: PathBuf) -> Result<Report, Error> {
     let repository = Repository::open(store.clone(), &password()).await?;
-    let request = Request {
-        name: "data".into(),
-        host: "host".into(),
-        paths: vec![folder],
-        exclude: Vec::new(),
-        cross_mounts: false,
-        read_all: false,
-        compression: Compression::default(),
-        program_version: None,
-        cancel: CancellationToken::new(),
-    };
+    let request = Request::new("data", "host", vec![folder]);
     backup::backup(&repository, &request, watch::Sender::default()).await
 }
 

@@ -6,7 +6,7 @@
 use std::{
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -14,6 +14,7 @@ use std::{
 use stillpoint_repository::{Node, Tree};
 
 use super::engine::Engine;
+use crate::lock;
 
 /// A directory whose entries are on their way.
 pub(super) struct OpenDirectory {
@@ -45,7 +46,7 @@ impl OpenDirectory {
 
     /// Adds an entry that is complete.
     pub(super) fn add(&self, node: Node) {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).push(node);
+        lock(&self.entries).push(node);
     }
 
     /// Says that the walk, or one expected entry, is done. Whoever is last stores the directory, and those above whose
@@ -53,7 +54,7 @@ impl OpenDirectory {
     pub(super) fn close(self: Arc<Self>, engine: &Engine) {
         let mut directory = self;
         while directory.open.fetch_sub(1, Ordering::AcqRel) == 1 && !engine.is_stopped() {
-            let entries = std::mem::take(&mut *directory.entries.lock().unwrap_or_else(PoisonError::into_inner));
+            let entries = std::mem::take(&mut *lock(&directory.entries));
             let tree = match Tree::new(entries).and_then(|tree| engine.writer.tree(&tree)) {
                 Ok(tree) => tree,
                 Err(error) => return engine.fail(error),

@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     num::NonZero,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -27,6 +27,7 @@ use super::{
     selection::Selection,
     walk,
 };
+use crate::lock;
 
 /// Files that wait to be read; each may keep its directory open.
 const FILES: usize = 128;
@@ -70,10 +71,6 @@ pub(super) struct Queues {
     files: Receiver<FileTask>,
     pieces: Receiver<Piece>,
     pub(super) cut: Sender<Piece>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Engine {

@@ -6,7 +6,7 @@ use std::{
     collections::HashMap,
     ffi::{CStr, OsStr},
     os::fd::{AsFd, AsRawFd},
-    sync::{Mutex, PoisonError},
+    sync::Mutex,
 };
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
@@ -17,6 +17,8 @@ use rustix::{
     io::Errno,
 };
 use stillpoint_repository::{ExtendedAttribute, Node, NodeKind, go_mode};
+
+use crate::lock;
 
 /// Attributes may change between the question for their size and the one for them.
 const ATTEMPTS: usize = 5;
@@ -106,7 +108,7 @@ impl Names {
 }
 
 fn remembered(known: &Mutex<HashMap<u32, String>>, id: u32, ask: impl FnOnce() -> Option<String>) -> String {
-    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut known = lock(known);
     known.entry(id).or_insert_with(|| ask().unwrap_or_default()).clone()
 }
 

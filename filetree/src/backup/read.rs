@@ -8,7 +8,7 @@ use std::{
     os::fd::OwnedFd,
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
@@ -30,6 +30,7 @@ use super::{
     report::{Problem, ProblemKind},
     walk::{BEYOND_THE_FORMAT, attributes_missed, open_quietly, reason},
 };
+use crate::lock;
 
 /// Bytes of a large file in memory at a time.
 pub(super) const WINDOW: usize = MAX + MAX / 2;
@@ -194,10 +195,6 @@ impl Piece {
             Err(error) => engine.fail(error),
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A part of a file: bytes, or a hole.

@@ -12,7 +12,7 @@ use std::{
     io,
     os::fd::OwnedFd,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicU32, Ordering},
     },
 };
@@ -31,6 +31,7 @@ use super::{
     job::Job,
     problem::ProblemKind,
 };
+use crate::lock;
 
 /// Threads at most: more than these wait for the file system.
 const MAX_THREADS: usize = 8;
@@ -80,10 +81,6 @@ pub(super) async fn write(reader: &Reader, job: Arc<Job>, plan: BulkPlan) -> Res
         .await??;
     }
     Ok(())
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Contents {

@@ -16,7 +16,7 @@ use stillpoint_filetree::{
     selection,
     volume::{self, HostFilter},
 };
-use stillpoint_repository::{Compression, Kdf, Password, Reader, Repository, Store};
+use stillpoint_repository::{Kdf, Password, Reader, Repository, Store};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -46,17 +46,7 @@ pub(crate) fn restic(repository: &Path, arguments: &[&str]) -> Output {
 
 /// A backup of a directory as the volume, of the host whose name restic takes too.
 pub(crate) fn request(source: &Path) -> Request {
-    Request {
-        name: VOLUME.into(),
-        host: volume::this_host(),
-        paths: vec![source.to_owned()],
-        exclude: Vec::new(),
-        cross_mounts: false,
-        read_all: false,
-        compression: Compression::default(),
-        program_version: None,
-        cancel: CancellationToken::new(),
-    }
+    Request::new(VOLUME, volume::this_host(), vec![source.to_owned()])
 }
 
 /// Backs a directory up as the volume.
