@@ -150,7 +150,7 @@ async fn claims_without_data_degrade_by_name_unless_their_absence_is_meant() {
 
     let meant = namespaces(&["proof"]);
     let manifest = back_up(&cluster.client, &repository, "meant", meant).await.unwrap().manifest;
-    assert_eq!((manifest.outcome, manifest.volumes[0].data), (Outcome::Complete, VolumeData::LeftOut));
+    assert_eq!((manifest.outcome, &manifest.volumes[0].data), (Outcome::Complete, &VolumeData::LeftOut));
     assert_eq!(backups::names(&repository).await, ["wanted", "meant"]);
 }
 

@@ -31,7 +31,7 @@ pub(crate) async fn cut(mut context: Context, scope: &Scope, discovery: &Discove
         let revision = context.revision.0;
         context.progress.send_replace(Progress { attempt, revision, ..Progress::default() });
         match attempt_at(&mut context, scope, discovery).await {
-            Ok(taken) => return Ok((Cut { revision, read_at, attempts: attempt }, taken)),
+            Ok(taken) => return Ok((Cut { revision, read_at, attempts: attempt, window: None }, taken)),
             Err(Error::Cluster(objects::Error::Expired { .. })) => {
                 tracing::warn!(revision, attempt, "the revision was compacted away; everything is read again");
             }

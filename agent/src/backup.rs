@@ -165,6 +165,7 @@ impl Job<'_> {
             problems: taken.problems,
             types: taken.types,
             volumes: taken.volumes,
+            hooks: Vec::new(),
             trees,
             previous: previous.map(|backup| backup.root),
         })

@@ -10,12 +10,13 @@ pub mod manifest;
 pub mod resource;
 pub mod scope;
 pub mod verdict;
+pub mod volume;
 
 pub use digest::Digest;
 pub use manifest::{
     Backup, Cluster, Cut, Exclusion, ExclusionRule, Manifest, Outcome, Problem, ProblemKind, Trees, TypeRecord,
-    VolumeData, VolumeRecord,
 };
 pub use resource::{GroupResource, ObjectRef, ResourceType};
 pub use scope::{ClusterResources, Scope, VolumeIntent};
 pub use verdict::{Check, CheckKind, Evidence, Finding, Judgement, ScratchKind, SignerState, TestResult, Verdict};
+pub use volume::{HookOutcome, HookRecord, Level, Method, VolumeData, VolumeRecord, VolumeSnapshot, Window};

@@ -8,7 +8,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, GroupResource, ResourceType, Scope};
+use crate::{Digest, GroupResource, HookRecord, ResourceType, Scope, VolumeRecord, Window};
 
 /// The version of the manifest's format that this crate reads and writes.
 pub const FORMAT_VERSION: u32 = 1;
@@ -19,6 +19,8 @@ pub const MANIFEST_FILE: &str = "manifest.json";
 pub const SIGNATURE_FILE: &str = "manifest.sig";
 /// The name of the folder of API objects in a backup's root tree.
 pub const RESOURCES_FOLDER: &str = "resources";
+/// The name of the folder of volumes in a backup's root tree.
+pub const VOLUMES_FOLDER: &str = "volumes";
 /// The file name, without its ending, that holds a type's cluster-scoped objects.
 pub const CLUSTER_FILE: &str = "_cluster";
 
@@ -52,6 +54,8 @@ pub struct Manifest {
     pub types: Vec<TypeRecord>,
     /// Every claim in scope, with what became of its data.
     pub volumes: Vec<VolumeRecord>,
+    /// Every hook that ran, or was to run, around the cut that held.
+    pub hooks: Vec<HookRecord>,
     /// The ids of the trees beside the manifest.
     pub trees: Trees,
     /// The root of this cluster's backup before this one.
@@ -90,6 +94,8 @@ pub struct Cut {
     pub read_at: Timestamp,
     /// How many cuts were taken until one held; 1 is the first.
     pub attempts: u32,
+    /// When writers stood still; none where no volume was stopped. The revision was read in it.
+    pub window: Option<Window>,
 }
 
 /// Whether everything asked for is in the backup.
@@ -143,8 +149,10 @@ pub enum ProblemKind {
     Mismatch,
     /// The type lives in another store and has no state at the revision.
     OtherStore,
-    /// A claim's data is not in the backup.
+    /// A claim's data is not in the backup, or not whole.
     Volume,
+    /// A hook failed, or may still run.
+    Hook,
     /// A pattern of the scope includes nothing: a typing error, or what it meant is not there.
     Unmatched,
 }
@@ -158,6 +166,7 @@ impl fmt::Display for ProblemKind {
             Self::Mismatch => "objects missing",
             Self::OtherStore => "not at the revision",
             Self::Volume => "data not held",
+            Self::Hook => "hook failed",
             Self::Unmatched => "nothing matches",
         })
     }
@@ -242,34 +251,14 @@ impl fmt::Display for ExclusionRule {
     }
 }
 
-/// What became of one claim's data.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct VolumeRecord {
-    /// The claim's namespace.
-    pub namespace: String,
-    /// The claim's name.
-    pub claim: String,
-    /// What became of its data.
-    pub data: VolumeData,
-}
-
-/// What became of a claim's data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum VolumeData {
-    /// It was wanted and is not in the backup.
-    NotHeld,
-    /// It was meant to be absent.
-    LeftOut,
-}
-
 /// The ids of the trees beside the manifest; restic's tree ids cover every byte below them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Trees {
     /// The tree of `/resources`.
     pub resources: Digest,
+    /// The tree of `/volumes`; none where the backup holds no volume's data.
+    pub volumes: Option<Digest>,
 }
 
 #[cfg(test)]
@@ -286,9 +275,10 @@ mod tests {
 
     #[test]
     fn a_document_with_an_unknown_field_is_refused() {
-        let error =
-            serde_json::from_str::<Cut>(r#"{"revision":1,"readAt":"2026-11-24T00:00:00Z","attempts":1,"volumes":[]}"#)
-                .unwrap_err();
+        let error = serde_json::from_str::<Cut>(
+            r#"{"revision":1,"readAt":"2026-11-24T00:00:00Z","attempts":1,"window":null,"volumes":[]}"#,
+        )
+        .unwrap_err();
         assert!(error.to_string().contains("unknown field `volumes`"), "{error}");
     }
 }

@@ -8,8 +8,8 @@ use std::fmt;
 use futures::TryStreamExt;
 use serde::Deserialize;
 use stillpoint_api::{
-    Digest, Manifest, ObjectRef, ResourceType, SignerState, TypeRecord,
-    manifest::{CLUSTER_FILE, FORMAT_VERSION, MANIFEST_FILE, RESOURCES_FOLDER, SIGNATURE_FILE},
+    Digest, Manifest, ObjectRef, ResourceType, SignerState, TypeRecord, VolumeRecord,
+    manifest::{CLUSTER_FILE, FORMAT_VERSION, MANIFEST_FILE, RESOURCES_FOLDER, SIGNATURE_FILE, VOLUMES_FOLDER},
 };
 use stillpoint_repository::{
     Id, LineReader, Node, NodeKind, Reader, Snapshot, Tree,
@@ -87,18 +87,71 @@ impl Backup {
             let manifest = self.manifest.backup.name.clone();
             return Err(Damage::WrongName { snapshot: name.to_owned(), manifest });
         }
+        let trees = &self.manifest.trees;
+        let named = [
+            (MANIFEST_FILE, None),
+            (SIGNATURE_FILE, None),
+            (RESOURCES_FOLDER, Some(trees.resources)),
+            (VOLUMES_FOLDER, trees.volumes),
+        ];
         for node in tree.nodes() {
-            if ![MANIFEST_FILE, SIGNATURE_FILE, RESOURCES_FOLDER].iter().any(|&name| node.name == name) {
+            let Some((name, expected)) = named.iter().find(|(name, _)| node.name == *name) else {
                 return Err(Damage::Foreign { path: text(node) });
+            };
+            match (node.subtree.map(digest), *expected) {
+                (None, None) => {}
+                (Some(found), Some(expected)) if found == expected => {}
+                (Some(found), Some(expected)) => {
+                    return Err(Damage::WrongTree { path: (*name).to_owned(), found, expected });
+                }
+                _ => return Err(Damage::Foreign { path: text(node) }),
             }
         }
-        let found =
-            tree.get(RESOURCES_FOLDER).and_then(|node| node.subtree).ok_or_else(|| missing(RESOURCES_FOLDER))?;
-        let expected = self.manifest.trees.resources;
-        if digest(found) != expected {
-            return Err(Damage::WrongTree { path: RESOURCES_FOLDER.to_owned(), found: digest(found), expected });
+        match named.iter().find(|(name, expected)| expected.is_some() && tree.get(name).is_none()) {
+            Some((name, _)) => Err(missing(name)),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// The directory of each volume whose data the backup holds, beside the manifest's record of it: its attributes are
+    /// those of the volume's own root.
+    ///
+    /// # Errors
+    /// A tree is damaged, or holds other volumes than the manifest names.
+    pub async fn volumes(&self) -> Result<Vec<(VolumeRecord, Node)>, Error> {
+        self.read_volumes().await.map_err(|damage| damage.of(&self.manifest.backup.name))
+    }
+
+    async fn read_volumes(&self) -> Result<Vec<(VolumeRecord, Node)>, Damage> {
+        let mut found = Vec::new();
+        if let Some(tree) = self.manifest.trees.volumes {
+            for namespace in read_tree(&self.reader, VOLUMES_FOLDER, &id(tree)).await?.nodes() {
+                let path = format!("{VOLUMES_FOLDER}/{}", text(namespace));
+                let Some(subtree) = namespace.subtree else { return Err(Damage::Foreign { path }) };
+                for node in read_tree(&self.reader, &path, &subtree).await?.nodes() {
+                    found.push(self.volume(namespace, node, &path)?);
+                }
+            }
+        }
+        let held = self.manifest.volumes.iter().filter(|record| record.data.held().is_some());
+        let is_there = |record: &&VolumeRecord| found.iter().any(|(other, _)| other == *record);
+        match held.into_iter().find(|record| !is_there(record)) {
+            Some(record) => Err(missing(&format!("{VOLUMES_FOLDER}/{}/{}", record.namespace, record.claim))),
+            None => Ok(found),
+        }
+    }
+
+    fn volume(&self, namespace: &Node, node: &Node, folder: &str) -> Result<(VolumeRecord, Node), Damage> {
+        let path = format!("{folder}/{}", text(node));
+        let is_it = |record: &&VolumeRecord| namespace.name == *record.namespace && node.name == *record.claim;
+        let record = self.manifest.volumes.iter().find(is_it);
+        let held = record.and_then(|record| Some((record, record.data.held()?)));
+        let (Some((record, held)), Some(subtree)) = (held, node.subtree) else { return Err(Damage::Foreign { path }) };
+        if digest(subtree) == held.tree {
+            Ok((record.clone(), node.clone()))
+        } else {
+            Err(Damage::WrongTree { path, found: digest(subtree), expected: held.tree })
+        }
     }
 
     /// Its object files, sorted by type and namespace.

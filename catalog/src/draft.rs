@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use stillpoint_api::{
     Digest, GroupResource, Manifest, Trees,
-    manifest::{CLUSTER_FILE, MANIFEST_FILE, RESOURCES_FOLDER, SIGNATURE_FILE},
+    manifest::{CLUSTER_FILE, MANIFEST_FILE, RESOURCES_FOLDER, SIGNATURE_FILE, VOLUMES_FOLDER},
 };
 use stillpoint_repository::{
     FileContent, Id, Node, Repository, SnapshotMeta, Stats, Tree, Writer,
@@ -22,6 +22,8 @@ pub struct Draft {
     writer: Writer,
     name: String,
     folders: BTreeMap<GroupResource, BTreeMap<String, FileContent>>,
+    /// By namespace.
+    volumes: BTreeMap<String, Vec<Node>>,
 }
 
 /// A backup whose trees are written and whose manifest is not.
@@ -52,7 +54,7 @@ impl Draft {
     pub async fn begin(repository: &Repository, name: &str) -> Result<Self, Error> {
         listing::check_name(repository, name).await?;
         let writer = repository.writer().await?;
-        Ok(Self { writer, name: name.to_owned(), folders: BTreeMap::new() })
+        Ok(Self { writer, name: name.to_owned(), folders: BTreeMap::new(), volumes: BTreeMap::new() })
     }
 
     /// Makes files to append objects to, in the order of their names; many may be written at once.
@@ -66,6 +68,13 @@ impl Draft {
         self.folders.entry(resource.clone()).or_default().insert(name, content);
     }
 
+    /// Places a volume: the directory that it is, whose tree this or another writer has stored and something keeps
+    /// alive until the commit.
+    pub fn place_volume(&mut self, namespace: &str, claim: &str, directory: Node) {
+        let node = Node { name: claim.into(), ..directory };
+        self.volumes.entry(namespace.to_owned()).or_default().push(node);
+    }
+
     /// Writes the trees. `time` is the instant that the backup's files carry.
     ///
     /// # Errors
@@ -77,7 +86,15 @@ impl Draft {
             folders.push(Node::dir(resource.to_string(), self.writer.tree(Tree::new(nodes)?).await?, time));
         }
         let resources = digest(self.writer.tree(Tree::new(folders)?).await?);
-        Ok(Sealed { writer: self.writer, name: self.name, time, trees: Trees { resources } })
+        let mut namespaces = Vec::new();
+        for (namespace, volumes) in self.volumes {
+            namespaces.push(Node::dir(namespace, self.writer.tree(Tree::new(volumes)?).await?, time));
+        }
+        let volumes = match namespaces.is_empty() {
+            true => None,
+            false => Some(digest(self.writer.tree(Tree::new(namespaces)?).await?)),
+        };
+        Ok(Sealed { writer: self.writer, name: self.name, time, trees: Trees { resources, volumes } })
     }
 }
 
@@ -93,6 +110,9 @@ impl Sealed {
             Node::file(MANIFEST_FILE.to_owned(), self.writer.bytes(&bytes).await?, self.time),
             Node::dir(RESOURCES_FOLDER.to_owned(), id(self.trees.resources), self.time),
         ];
+        if let Some(volumes) = self.trees.volumes {
+            nodes.push(Node::dir(VOLUMES_FOLDER.to_owned(), id(volumes), self.time));
+        }
         if let Some(key) = key {
             let signature = json("the signature", &key.sign(Domain::Manifest, &root))?;
             nodes.push(Node::file(SIGNATURE_FILE.to_owned(), self.writer.bytes(&signature).await?, self.time));

@@ -33,13 +33,14 @@ pub(crate) fn manifest(types: Vec<TypeRecord>) -> Manifest {
         cluster: Cluster { name: "production".into(), uid: None, version: "v1.35.1".into() },
         started: Timestamp::UNIX_EPOCH,
         finished: Timestamp::UNIX_EPOCH,
-        cut: Cut { revision: 48211, read_at: Timestamp::UNIX_EPOCH, attempts: 1 },
+        cut: Cut { revision: 48211, read_at: Timestamp::UNIX_EPOCH, attempts: 1, window: None },
         scope: Scope::default(),
         outcome: Outcome::Complete,
         problems: Vec::new(),
         types,
         volumes: Vec::new(),
-        trees: Trees { resources: Digest([0; 32]) },
+        hooks: Vec::new(),
+        trees: Trees { resources: Digest([0; 32]), volumes: None },
         previous: None,
     }
 }

@@ -59,7 +59,7 @@ fn manifest() -> Manifest {
         cluster: Cluster { name: "production".into(), uid: None, version: "v1.35.1".into() },
         started: "2026-11-24T02:06:48Z".parse().unwrap(),
         finished: "2026-11-24T02:06:51Z".parse().unwrap(),
-        cut: Cut { revision: 48211, read_at: "2026-11-24T02:06:49Z".parse().unwrap(), attempts: 1 },
+        cut: Cut { revision: 48211, read_at: "2026-11-24T02:06:49Z".parse().unwrap(), attempts: 1, window: None },
         scope: Scope { cluster_resources: ClusterResources::Auto, ..Scope::default() },
         outcome: Outcome::Complete,
         problems: Vec::new(),
@@ -69,7 +69,8 @@ fn manifest() -> Manifest {
             record("podtemplates", Some(0), 0, Vec::new()),
         ],
         volumes: Vec::new(),
-        trees: Trees { resources: Digest([0; 32]) },
+        hooks: Vec::new(),
+        trees: Trees { resources: Digest([0; 32]), volumes: None },
         previous: None,
     }
 }
