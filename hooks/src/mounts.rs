@@ -97,15 +97,8 @@ pub(crate) fn uuid(filesystem: &Filesystem) -> Option<String> {
 
 /// The filesystem of a device, opened: by a mount in this mount namespace, or else in that of another process.
 pub(crate) fn of_device(device: &Device, kind: &str, uuid: Option<&str>) -> Option<Filesystem> {
-    let mut namespaces = BTreeSet::new();
-    let others = procfs::process::all_processes().into_iter().flatten().filter_map(Result::ok);
-    for process in Process::myself().into_iter().chain(others) {
-        let namespace = fs::read_link(format!("/proc/{}/ns/mnt", process.pid));
-        if !namespace.is_ok_and(|namespace| namespaces.insert(namespace)) {
-            continue;
-        }
+    for (process, mounts) in tables() {
         let root = PathBuf::from(format!("/proc/{}/root", process.pid));
-        let mounts = process.mountinfo().map(|mounts| mounts.0).unwrap_or_default();
         for mount in mounts.into_iter().filter(|mount| mount.majmin == device.0 && mount.fs_type == kind) {
             let inside = mount.mount_point.strip_prefix("/").unwrap_or(&mount.mount_point);
             // a mount that another one covers opens as the other one
@@ -137,7 +130,20 @@ fn mount_of(path: &Path, file: &File) -> Result<MountInfo, Error> {
             return Ok(mount);
         }
     }
-    Err(unknown())
+    // opened through somebody's root and passed on as a descriptor: numbers of mounts are the whole host's
+    let elsewhere = tables().find_map(|(_, mounts)| mounts.into_iter().find(|mount| mount.mnt_id == id));
+    elsewhere.ok_or_else(unknown)
+}
+
+/// The mount table of each mount namespace, by one process that is in it; our own first.
+fn tables() -> impl Iterator<Item = (Process, Vec<MountInfo>)> {
+    let mut namespaces = BTreeSet::new();
+    let others = procfs::process::all_processes().into_iter().flatten().filter_map(Result::ok);
+    Process::myself().into_iter().chain(others).filter_map(move |process| {
+        let namespace = fs::read_link(format!("/proc/{}/ns/mnt", process.pid));
+        let is_new = namespace.is_ok_and(|namespace| namespaces.insert(namespace));
+        is_new.then(|| process.mountinfo().ok().map(|mounts| (process, mounts.0)))?
+    })
 }
 
 /// The process whose mounts a path such as `/proc/123/root/data` or `/proc/123/fd/4` goes through.
@@ -151,6 +157,8 @@ fn foreign_root(path: &Path) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use stillpoint_test_support::require;
+
     use super::*;
 
     #[test]
@@ -164,6 +172,26 @@ mod tests {
         let own = of(Path::new("/dev/shm")).unwrap();
         let through = of(&PathBuf::from(format!("/proc/{}/root/dev/shm", std::process::id()))).unwrap();
         assert_eq!((own.device, own.kind), (through.device, through.kind));
+    }
+
+    #[test]
+    fn a_directory_of_another_mount_namespace_is_known_by_its_descriptor() {
+        let Some(()) = require::root() else { return };
+        let mut child = std::process::Command::new("unshare")
+            .args(["--mount", "sh", "-c", "mount -t tmpfs -o size=1m hidden /mnt && echo ready && read line"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut ready = [0; 6];
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut ready).unwrap();
+        let directory = File::open(format!("/proc/{}/root/mnt", child.id())).unwrap();
+        let path = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), directory.as_raw_fd()));
+        let found = of(&path).unwrap();
+        assert_eq!((found.kind.as_str(), found.source.as_str()), ("tmpfs", "hidden"));
+        assert_eq!(found.inside, Path::new("/"));
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]
