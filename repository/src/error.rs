@@ -3,6 +3,8 @@
 //! One enum for the crate: whichever layer noticed, the operator has the same few things to do, so the variants are
 //! outcomes, each with the place and the cause.
 
+use std::path::PathBuf;
+
 use jiff::Timestamp;
 
 use crate::Id;
@@ -76,6 +78,14 @@ pub enum Error {
         /// Why the machine's identity is not known.
         #[source]
         source: Cause,
+    },
+    /// Bytes could not be set aside on this machine.
+    #[error("cannot set bytes aside in {}: {source}; give a folder with more room", folder.display())]
+    NotSetAside {
+        /// The folder.
+        folder: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
     },
     /// The store can be read, but takes nothing from us.
     #[error("{store} cannot be written: {path}: {reason}; mount it writable, or grant the right to write")]

@@ -124,6 +124,11 @@ impl<'a> SealedBlob<'a> {
         Self { kind, id, sealed, uncompressed }
     }
 
+    /// Bytes of the plaintext, if it is compressed.
+    pub(crate) fn uncompressed(&self) -> Option<u32> {
+        self.uncompressed
+    }
+
     /// Bytes that it takes in a pack.
     pub(crate) fn len(&self) -> usize {
         self.sealed.len()

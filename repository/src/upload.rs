@@ -17,7 +17,7 @@ use crate::{
     Buffers, Error, Id,
     files::Files,
     index::NewPacks,
-    pack::{PackBuilder, PackedBlob},
+    pack::{Pack, PackBuilder, PackedBlob},
     writer::Stock,
 };
 
@@ -33,6 +33,8 @@ const INDEXED_AFTER: Duration = Duration::from_secs(120);
 pub(crate) enum Order {
     /// Close a pack and store it.
     Upload(PackBuilder),
+    /// Store a pack that was closed before.
+    UploadClosed(Pack),
     /// Answer with all packs stored since the last flush, once none is on its way.
     Flush(oneshot::Sender<NewPacks>),
 }
@@ -90,6 +92,9 @@ impl Run {
                 Some(done) = self.uploads.join_next() => self.record(done),
                 order = queue.recv(), if self.uploads.len() < CONCURRENT => match order {
                     Some(Order::Upload(pack)) => {
+                        self.uploads.spawn(close(self.files.clone(), self.buffers.clone(), pack));
+                    }
+                    Some(Order::UploadClosed(pack)) => {
                         self.uploads.spawn(upload(self.files.clone(), self.buffers.clone(), pack));
                     }
                     // whoever asked may be gone
@@ -127,9 +132,13 @@ impl Run {
     }
 }
 
-async fn upload(files: Arc<Files>, buffers: Arc<Buffers>, pack: PackBuilder) -> Stored {
+async fn close(files: Arc<Files>, buffers: Arc<Buffers>, pack: PackBuilder) -> Stored {
     let cipher = files.cipher.clone();
     let pack = tokio::task::spawn_blocking(move || pack.finish(&cipher)).await??;
+    upload(files, buffers, pack).await
+}
+
+async fn upload(files: Arc<Files>, buffers: Arc<Buffers>, pack: Pack) -> Stored {
     files.store.put(&pack_path(&pack.id), buffers.lend(pack.bytes)).await?;
     Ok(Upload::Pack(pack.id, pack.blobs))
 }

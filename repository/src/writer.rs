@@ -12,6 +12,7 @@
 use std::{
     cell::RefCell,
     collections::HashSet,
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -26,7 +27,9 @@ use crate::{
     crypto::Cipher,
     encoding::Compression,
     files::{Files, Folder},
+    held_packs::HeldPacks,
     index::{Index, NewPacks},
+    local_trees::LocalTrees,
     lock::{Lease, Lock},
     pack::{BlobKind, PackBuilder, SealedBlob},
     reader::Reader,
@@ -89,6 +92,8 @@ pub(crate) struct Stock {
     /// Address of the store, for messages.
     store: String,
     orders: mpsc::Sender<Order>,
+    /// Packs that wait because nothing may wait for the store.
+    held: Mutex<Option<HeldPacks>>,
 }
 
 struct Ledger {
@@ -131,6 +136,7 @@ impl Writer {
             buffers: buffers.clone(),
             store: files.store.to_string(),
             orders,
+            held: Mutex::default(),
         });
         let uploader = Uploader::start(files.clone(), buffers, queue, Arc::downgrade(&stock));
         // one more than processors, so that none idles while another waits for a pack to be taken
@@ -181,7 +187,27 @@ impl Writer {
 
     /// The writer for threads that are not the runtime's.
     pub fn threads(&self) -> BlockingWriter {
-        BlockingWriter { stock: self.inner.stock.clone() }
+        BlockingWriter { stock: self.inner.stock.clone(), trees: None }
+    }
+
+    /// Where trees are kept that are to be read again without the store; what exceeds memory lies in `folder`.
+    pub fn local_trees(&self, folder: &Path) -> Arc<LocalTrees> {
+        Arc::new(LocalTrees::new(self.inner.stock.cipher.clone(), folder))
+    }
+
+    /// Sends no pack to the store until [`Writer::send_packs`], so that storing blobs waits for no network; what exceeds
+    /// memory lies in `folder`.
+    pub fn hold_packs(&self, folder: &Path) {
+        guard(&self.inner.stock.held).get_or_insert_with(|| HeldPacks::new(folder));
+    }
+
+    /// Sends the packs that were held, and those to come at once.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub async fn send_packs(&self) -> Result<(), Error> {
+        let stock = self.inner.stock.clone();
+        tokio::task::spawn_blocking(move || stock.send_held()).await?
     }
 
     /// What was stored so far.
@@ -232,7 +258,7 @@ impl Writer {
         // whoever holds no permit stores nothing: with all of them nothing is under way
         let idle = self.inner.processors.acquire_many(self.inner.permits).await;
         let stock = self.inner.stock.clone();
-        tokio::task::spawn_blocking(move || stock.close()).await??;
+        tokio::task::spawn_blocking(move || stock.send_held().and_then(|()| stock.close())).await??;
         drop(idle);
         let packs = self.inner.uploader.flush(&self.inner.stock.orders).await?;
         self.inner.stock.failure().map_or(Ok(packs), Err)
@@ -255,9 +281,16 @@ impl Writer {
 #[derive(Clone)]
 pub struct BlockingWriter {
     stock: Arc<Stock>,
+    trees: Option<Arc<LocalTrees>>,
 }
 
 impl BlockingWriter {
+    /// The same, keeping every tree that it stores in `trees` too.
+    #[must_use]
+    pub fn keeping(self, trees: Arc<LocalTrees>) -> Self {
+        Self { trees: Some(trees), ..self }
+    }
+
     /// Stores a piece of a file.
     ///
     /// # Errors
@@ -272,7 +305,10 @@ impl BlockingWriter {
     /// [`Error::BlobMissing`] if a node refers to what was not stored before; otherwise those of writing.
     pub fn tree(&self, tree: &Tree) -> Result<Id, Error> {
         self.stock.check_tree(tree)?;
-        self.stock.store(BlobKind::Tree, &tree.to_json()?)
+        let json = tree.to_json()?;
+        let id = self.stock.store(BlobKind::Tree, &json)?;
+        self.trees.iter().try_for_each(|trees| trees.put(id, &json))?;
+        Ok(id)
     }
 
     /// Whether a piece of a file is stored, or on its way.
@@ -342,7 +378,28 @@ impl Stock {
 
     fn dispatch(&self, builder: PackBuilder) -> Result<(), Error> {
         guard(&self.ledger).stats.packs += 1;
+        if let Some(held) = &mut *guard(&self.held) {
+            return held.add(builder.finish(&self.cipher)?);
+        }
         self.orders.blocking_send(Order::Upload(builder)).map_err(|_| Error::WriterClosed)
+    }
+
+    /// Sends the packs that were held; those that fill up meanwhile are sent beside them.
+    fn send_held(&self) -> Result<(), Error> {
+        let Some(mut held) = guard(&self.held).take() else { return Ok(()) };
+        loop {
+            match held.next() {
+                Ok(Some(pack)) => {
+                    self.orders.blocking_send(Order::UploadClosed(pack)).map_err(|_| Error::WriterClosed)?;
+                }
+                Ok(None) => return Ok(()),
+                // blobs that are known are in it
+                Err(error) => {
+                    self.fail(error);
+                    return self.failure().map_or(Ok(()), Err);
+                }
+            }
+        }
     }
 
     fn builder(&self, kind: BlobKind) -> &Mutex<PackBuilder> {
