@@ -20,23 +20,30 @@ mod engine;
 mod error;
 mod node;
 mod parent;
+pub mod precopy;
 pub mod problems;
 mod read;
 mod report;
 mod selection;
+mod stats;
 mod walk;
 
 use std::path::PathBuf;
 
 use jiff::Timestamp;
 use stillpoint_repository::{Compression, Repository, Snapshot, SnapshotMeta, Writer};
-use tokio::sync::watch;
+use tokio::{runtime::Handle, sync::watch};
 use tokio_util::sync::CancellationToken;
 
-use self::{engine::Engine, parent::Parent, selection::Selection};
+use self::{
+    engine::Engine,
+    parent::{Parent, Trees, Trust},
+    selection::Selection,
+};
 pub use self::{
     error::Error,
-    report::{Counts, LeftOut, Problem, ProblemKind, Progress, Report},
+    report::{Counts, LeftOut, Problem, ProblemKind, Progress, Read, Report},
+    selection::OWN_PREFIX,
 };
 use crate::volume::{DEGRADED, READ_LIVE, TAG, check_name};
 
@@ -149,8 +156,22 @@ async fn read(
     parent: Option<&Snapshot>,
     (progress, cancel): (watch::Sender<Progress>, &CancellationToken),
 ) -> Result<report::Read, Error> {
-    let parent = parent.map(|snapshot| Parent::new(snapshot, writer.reader()));
+    let parent = parent.map(|snapshot| {
+        let trees = Trees::Repository(Box::new(writer.reader()), Handle::current());
+        Parent::new(trees, snapshot.tree, snapshot.time, Trust::Before(snapshot.time))
+    });
     let engine = Engine::new(writer.threads(), repository.chunker_seed(), progress);
+    run(engine, selection, parent, cancel).await
+}
+
+/// Runs an engine to its end; cancelling stops it at its next step, and so does dropping the future, which nobody waits
+/// for.
+async fn run(
+    engine: Engine,
+    selection: Selection,
+    parent: Option<Parent>,
+    cancel: &CancellationToken,
+) -> Result<report::Read, Error> {
     let stop = engine.stop_when_dropped();
     let mut work = tokio::task::spawn_blocking(move || engine.run(&selection, parent));
     let done = tokio::select! {

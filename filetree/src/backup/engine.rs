@@ -14,7 +14,7 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
-use stillpoint_repository::{BlockingWriter, Buffers, Id};
+use stillpoint_repository::{BlockingWriter, Buffers, Id, Node};
 use tokio::sync::watch;
 
 use super::{
@@ -47,6 +47,7 @@ pub(super) struct Engine {
     problems: Mutex<Vec<Problem>>,
     left_out: Mutex<Vec<LeftOut>>,
     holes: Mutex<HashMap<usize, Id>>,
+    root: OnceLock<Node>,
     tree: OnceLock<Id>,
 }
 
@@ -85,6 +86,7 @@ impl Engine {
             problems: Mutex::default(),
             left_out: Mutex::default(),
             holes: Mutex::default(),
+            root: OnceLock::new(),
             tree: OnceLock::new(),
         }
     }
@@ -145,7 +147,8 @@ impl Engine {
         };
         let counts = *self.progress.borrow();
         let left_out = self.left_out.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Ok(Read { tree, counts, problems: into_sorted(self.problems), left_out })
+        let root = self.root.into_inner().map(|root| Node { subtree: Some(tree), ..root });
+        Ok(Read { tree, root, counts, problems: into_sorted(self.problems), left_out })
     }
 
     pub(super) fn is_stopped(&self) -> bool {
@@ -156,6 +159,12 @@ impl Engine {
     pub(super) fn fail(&self, error: impl Into<Error>) {
         lock(&self.state.error).get_or_insert(error.into());
         self.state.stopped.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes what the system says of the root, where that is a directory of its own.
+    pub(super) fn take_root(&self, root: Node) {
+        // the walk begins once
+        let _ = self.root.set(root);
     }
 
     /// Takes the root's tree.

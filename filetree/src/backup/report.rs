@@ -6,7 +6,7 @@ use std::{fmt, path::Path};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use stillpoint_repository::{Id, Stats};
+use stillpoint_repository::{Id, Node, Stats};
 
 /// What went wrong with a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -78,16 +78,23 @@ pub struct Counts {
 pub type Progress = Counts;
 
 /// What was read into the repository and is not committed yet.
-pub(super) struct Read {
-    pub(super) tree: Id,
-    pub(super) counts: Counts,
-    pub(super) problems: Vec<Problem>,
-    pub(super) left_out: Vec<LeftOut>,
+#[derive(Debug, Clone)]
+pub struct Read {
+    /// Its tree.
+    pub tree: Id,
+    /// The directory that it is of, with all that the system says of it; none where the tree is of a whole host.
+    pub root: Option<Node>,
+    /// How many of what.
+    pub counts: Counts,
+    /// What it lacks, by path.
+    pub problems: Vec<Problem>,
+    /// Mount points that were not crossed.
+    pub left_out: Vec<LeftOut>,
 }
 
 impl Read {
     pub(super) fn committed(self, snapshot: Id, parent: Option<Id>, stats: Stats, started: Timestamp) -> Report {
-        let Self { tree, counts, problems, left_out } = self;
+        let Self { tree, root: _, counts, problems, left_out } = self;
         let seconds = Timestamp::now().duration_since(started).as_secs_f64();
         Report { snapshot, tree, parent, counts, stats, problems, left_out, seconds }
     }

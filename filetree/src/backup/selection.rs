@@ -6,12 +6,17 @@
 use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
     path::{Component, Path, PathBuf},
+    sync::Arc,
 };
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use super::Error;
+
+/// What of our own lies in a volume has names that begin so: clones and snapshots of it.
+pub const OWN_PREFIX: &str = ".stillpoint-";
 
 /// What of a directory is taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +34,8 @@ pub(super) struct Selection {
     pub(super) cross_mounts: bool,
     paths: Vec<PathBuf>,
     exclude: GlobSet,
+    /// The directory that is the root of all; the host's, if none is given.
+    pub(super) root: Option<Arc<OwnedFd>>,
 }
 
 impl Selection {
@@ -46,7 +53,13 @@ impl Selection {
             taken.add(path);
         }
         paths.dedup_by(|later, earlier| later.starts_with(&*earlier));
-        Ok(Self { taken, cross_mounts, paths, exclude: globs(exclude)? })
+        Ok(Self { taken, cross_mounts, paths, exclude: globs(exclude)?, root: None })
+    }
+
+    /// All that is in an opened directory, which becomes the root: patterns that begin with a slash begin there.
+    pub(super) fn of_directory(directory: OwnedFd, exclude: &[String]) -> Result<Self, Error> {
+        let (exclude, root) = (globs(exclude)?, Some(Arc::new(directory)));
+        Ok(Self { taken: Taken::Whole, cross_mounts: false, paths: Vec::new(), exclude, root })
     }
 
     /// The paths as the snapshot names them.
@@ -55,7 +68,10 @@ impl Selection {
     }
 
     pub(super) fn excludes(&self, path: &Path) -> bool {
-        !self.exclude.is_empty() && self.exclude.is_match(path)
+        let name = path.file_name().unwrap_or_default().as_bytes();
+        let is_own =
+            self.root.is_some() && name.starts_with(OWN_PREFIX.as_bytes()) && path.parent() == Some("/".as_ref());
+        is_own || (!self.exclude.is_empty() && self.exclude.is_match(path))
     }
 }
 

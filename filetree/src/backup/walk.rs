@@ -72,7 +72,14 @@ fn allow_many_open_files() {
 impl Walk<'_> {
     fn run(&self) -> Result<(), Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = fs::open("/", flags, Mode::empty())?;
+        let fd = match &self.selection.root {
+            Some(root) => {
+                self.engine.take_root(self.root(root)?);
+                // a descriptor of its own: where a directory is read is the open file's
+                fs::openat(root, ".", flags, Mode::empty())?
+            }
+            None => fs::open("/", flags, Mode::empty())?,
+        };
         let (taken, old) = (self.selection.taken.clone(), self.parent.and_then(Parent::root));
         let names = names(&fd, &taken)?;
         let root = Frame { directory: OpenDirectory::root(), fd: Arc::new(fd), names, taken, old };
@@ -90,6 +97,16 @@ impl Walk<'_> {
             frames.extend(below);
         }
         Ok(())
+    }
+
+    /// The node of the directory that is the root of all.
+    fn root(&self, fd: &OwnedFd) -> Result<Node, Errno> {
+        let mut node = self.node(OsStr::new("/"), std::path::Path::new("/"), &node::stat_open(fd)?);
+        match node::attributes(fd) {
+            Ok(attributes) => node.extended_attributes = attributes,
+            Err(error) => self.engine.problem(attributes_missed(std::path::Path::new("/"), error)),
+        }
+        Ok(node)
     }
 
     /// Looks at an entry; a directory to walk into is given back.
@@ -229,7 +246,7 @@ pub(super) fn reason(error: Errno) -> String {
 }
 
 /// Whether another file system, or another part of one, is mounted here; bind mounts too.
-fn is_mount(stat: &Statx) -> bool {
+pub(super) fn is_mount(stat: &Statx) -> bool {
     stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
 }
 

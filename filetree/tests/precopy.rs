@@ -1,0 +1,163 @@
+//! Copies a directory in passes. What a drain is for is proven elsewhere, on filesystems that are frozen; here nobody
+//! writes while it is read.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::{convert::Infallible, fs, path::Path, time::Duration};
+
+use common::init;
+use futures::TryStreamExt;
+use stillpoint_filetree::backup::{
+    Read,
+    precopy::{Earlier, Precopy, Request},
+};
+use stillpoint_repository::{Node, Reader, Repository, SnapshotMeta, Writer};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+fn request(source: &Path, spool: &Path) -> Request {
+    Request {
+        directory: fs::File::open(source).unwrap().into(),
+        exclude: Vec::new(),
+        earlier: None,
+        budget: Duration::from_secs(2),
+        spool: spool.to_owned(),
+        cancel: CancellationToken::new(),
+    }
+}
+
+fn precopy(repository: &Repository, writer: &Writer, request: Request) -> Precopy {
+    Precopy::new(repository, writer, request, watch::Sender::default()).unwrap()
+}
+
+async fn commit(writer: Writer, read: &Read) {
+    let meta = SnapshotMeta {
+        tree: read.tree,
+        hostname: "host".into(),
+        paths: vec!["/".into()],
+        tags: Vec::new(),
+        time: jiff::Timestamp::now(),
+        program_version: None,
+    };
+    writer.commit(meta).await.unwrap();
+}
+
+async fn content(reader: &Reader, read: &Read, path: &str) -> Option<Vec<u8>> {
+    let node: Node = reader.find(&read.tree, path).await.unwrap()?;
+    Some(reader.content(&node).unwrap().try_collect::<Vec<_>>().await.unwrap().concat())
+}
+
+async fn drain() -> Result<(), Infallible> {
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_window_holds_what_the_directory_is_by_then_and_reads_only_what_changed() {
+    let (source, store) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let at = |name: &str| source.path().join(name);
+    fs::create_dir_all(at("sub/deep")).unwrap();
+    for name in ["kept", "sub/changed", "sub/deep/moved", "removed", ".stillpoint-clone-1"] {
+        fs::write(at(name), vec![b'x'; 100_000]).unwrap();
+    }
+    let repository = init(&store.path().join("repository")).await;
+    let writer = repository.writer().await.unwrap();
+    let mut precopy = precopy(&repository, &writer, request(source.path(), store.path()));
+    wait_for_old_stamps();
+    let forecast = precopy.converge(drain).await.unwrap();
+    assert_eq!((forecast.passes, forecast.files, forecast.within_budget), (1, 0, true), "{forecast:?}");
+    let before = precopy.bytes_read();
+    assert_eq!(before, 400_000);
+
+    fs::write(at("sub/changed"), "changed").unwrap();
+    fs::rename(at("sub/deep/moved"), at("sub/here")).unwrap();
+    fs::remove_file(at("removed")).unwrap();
+    fs::write(at("new"), "new").unwrap();
+    let read = precopy.window().await.unwrap();
+    assert!(read.problems.is_empty(), "{:?}", read.problems);
+    // a renamed file may be read again, one that is as it was may not
+    let again = precopy.bytes_read() - before;
+    assert!([10, 100_010].contains(&again), "{again}");
+    writer.send_packs().await.unwrap();
+    commit(writer, &read).await;
+    let reader = repository.reader().await.unwrap();
+    for (path, expected) in [
+        ("kept", Some(vec![b'x'; 100_000])),
+        ("sub/changed", Some(b"changed".to_vec())),
+        ("sub/here", Some(vec![b'x'; 100_000])),
+        ("sub/deep/moved", None),
+        ("removed", None),
+        ("new", Some(b"new".to_vec())),
+        (".stillpoint-clone-1", None),
+    ] {
+        assert!(content(&reader, &read, path).await == expected, "{path}");
+    }
+    let root = read.root.unwrap();
+    assert_eq!(root.subtree, Some(read.tree));
+    assert_eq!(root.uid, std::os::unix::fs::MetadataExt::uid(&source.path().metadata().unwrap()));
+}
+
+/// Until what was written before counts as written well before what follows.
+fn wait_for_old_stamps() {
+    let until = std::time::SystemTime::now() + Duration::from_millis(2_050);
+    while let Ok(left) = until.duration_since(std::time::SystemTime::now()) {
+        std::thread::sleep(left);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_earlier_copy_spares_reading_what_has_not_changed_since() {
+    let (source, store) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for number in 0..50 {
+        fs::write(source.path().join(number.to_string()), vec![number; 10_000]).unwrap();
+    }
+    wait_for_old_stamps();
+    let repository = init(&store.path().join("repository")).await;
+    let mut earlier = None;
+    for expected in [500_000, 0] {
+        let writer = repository.writer().await.unwrap();
+        let stopped = jiff::Timestamp::now();
+        let mut precopy = precopy(&repository, &writer, Request { earlier, ..request(source.path(), store.path()) });
+        precopy.converge(drain).await.unwrap();
+        let read = precopy.window().await.unwrap();
+        assert_eq!((precopy.bytes_read(), read.counts.files_unmodified), (expected, 50));
+        commit(writer, &read).await;
+        earlier = Some(Earlier { tree: read.tree, stopped });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_writes_large_files_all_the_time_is_told_that_it_does_not_converge() {
+    let (source, store) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(source.path().join("large"), vec![1; 8 << 20]).unwrap();
+    let repository = init(&store.path().join("repository")).await;
+    let writer = repository.writer().await.unwrap();
+    let budget = Duration::from_millis(20);
+    let mut precopy = precopy(&repository, &writer, Request { budget, ..request(source.path(), store.path()) });
+    // each drain is followed by a change
+    let change = async || {
+        fs::write(source.path().join("large"), vec![2; 8 << 20]).unwrap();
+        Ok::<_, Infallible>(())
+    };
+    let forecast = precopy.converge(change).await.unwrap();
+    assert!(!forecast.within_budget && forecast.window > budget, "{forecast:?}");
+    assert_eq!((forecast.files, forecast.bytes), (1, 8 << 20));
+    assert!(forecast.passes <= 3, "{forecast:?}");
+    writer.abandon().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_is_cancelled_ends_in_every_step() {
+    let (source, store) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(source.path().join("file"), "x").unwrap();
+    let repository = init(&store.path().join("repository")).await;
+    let writer = repository.writer().await.unwrap();
+    let asked = request(source.path(), store.path());
+    let cancel = asked.cancel.clone();
+    let mut precopy = precopy(&repository, &writer, asked);
+    precopy.converge(drain).await.unwrap();
+    cancel.cancel();
+    assert!(precopy.window().await.is_err());
+    assert!(precopy.converge(drain).await.is_err());
+    writer.abandon().await;
+}
