@@ -25,11 +25,13 @@
 //! - Where the caller has its own process id namespace, that namespace's end kills the guard too: run with the host's.
 
 mod client;
+mod dummy;
 mod inbox;
 mod isolation;
 mod plan;
 mod process;
 mod protocol;
+mod self_test;
 mod target;
 
 use std::{
@@ -43,19 +45,24 @@ use std::{
 
 pub use client::{Config, Error, Guard, Held, OnStep};
 pub use protocol::{Failure, Held as Outcome, Kind, Reason, Release, Released, Step, Stop, Stopped};
+pub use self_test::{SelfTestError, self_test};
 pub(crate) use target::cannot_freeze;
 
 /// What the guard is called in a list of processes, and what makes this program one.
 pub(crate) const NAME: &str = "stillpoint-guard";
 
-/// Runs this process as a guard to its end, if that is what it was started for.
+/// Runs this process as a guard, or as the caller in a guard's self-test, to its end, if that is what it was started for.
 ///
 /// # Assumptions
 /// It is the first statement of `main`: no thread runs and nothing is open that a guard should not hold.
 #[must_use]
 pub fn entry() -> Option<ExitCode> {
-    if std::env::args_os().next()? != NAME {
+    let mut arguments = std::env::args_os();
+    if arguments.next()? != NAME {
         return None;
+    }
+    if arguments.next().is_some_and(|argument| argument == dummy::ARGUMENT) {
+        return Some(dummy::serve());
     }
     let socket = std::io::stdin().as_fd().try_clone_to_owned().ok()?;
     Some(serve(socket))

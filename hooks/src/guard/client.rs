@@ -19,7 +19,7 @@ use std::{
 use tokio::{sync::mpsc, time::timeout};
 
 use super::{
-    NAME,
+    NAME, isolation,
     protocol::{Arm, Event, Failure, MAX_LINE, Reason, Release, Request, Step, Stop, Stopped},
 };
 use crate::{journal, release};
@@ -286,6 +286,7 @@ impl Thread {
         let _ = self.child.wait();
         if !released {
             self.release_in_its_place();
+            isolation::remove_cgroups(&self.config.cgroup_root);
         }
     }
 

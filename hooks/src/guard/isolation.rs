@@ -5,12 +5,14 @@
 //! that does not close because a thread of the caller cannot die).
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     os::unix::process::parent_id,
     path::{Path, PathBuf},
 };
 
 use nix::{
+    sched::{CloneFlags, setns},
     sys::{
         mman::{MlockAllFlags, mlockall},
         prctl,
@@ -21,8 +23,10 @@ use procfs::process::{MountInfo, Process};
 
 use super::{inbox::CALLER_DIED, protocol::Arm};
 
-/// The guard's own cgroup in the second generation's hierarchy.
+/// The guards' own cgroup, in every hierarchy.
 const CGROUP: &str = "stillpoint-guard";
+/// How often a cgroup is made that another guard, which ended just then, removed.
+const TRIES: u32 = 5;
 
 /// Why a guard cannot be set apart.
 #[derive(Debug, thiserror::Error)]
@@ -48,8 +52,8 @@ pub(crate) enum Error {
     NoRoot { hierarchy: String, root: PathBuf },
 }
 
-/// Sets this process apart from its caller.
-pub(crate) fn set_apart(arm: &Arm) -> Result<(), Error> {
+/// Sets this process apart from its caller, for as long as the answer lives.
+pub(crate) fn set_apart(arm: &Arm) -> Result<Place, Error> {
     let call = |what| move |source| Error::Call { what, source };
     unistd::setsid().map_err(call("lead a session"))?;
     prctl::set_pdeathsig(CALLER_DIED).map_err(call("ask for a signal when the caller dies"))?;
@@ -57,17 +61,66 @@ pub(crate) fn set_apart(arm: &Arm) -> Result<(), Error> {
     if parent_id() != arm.caller {
         return Err(Error::CallerGone);
     }
-    leave_cgroups(&arm.cgroup_root)?;
+    let place = Place::enter(&arm.cgroup_root)?;
     // better than nothing where it is permitted
     let _ = fs::write("/proc/self/oom_score_adj", "-1000");
-    mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE).map_err(Error::Memory)
+    mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE).map_err(Error::Memory)?;
+    Ok(place)
 }
 
-/// Moves this process to the root of each hierarchy of the first generation, where nothing can be limited or paused,
-/// and in the second to a cgroup of its own below the root.
-fn leave_cgroups(root: &Path) -> Result<(), Error> {
+/// A guard's own place in every hierarchy; dropping it goes to their roots and removes what nobody else uses.
+#[derive(Debug, Default)]
+pub(crate) struct Place {
+    entered: Vec<PathBuf>,
+}
+
+impl Place {
+    fn enter(root: &Path) -> Result<Self, Error> {
+        join_host_cgroup_namespace();
+        let mut place = Self::default();
+        for root in hierarchies(root)? {
+            let own = root.join(CGROUP);
+            match enter(&own) {
+                Ok(()) => place.entered.push(own),
+                // at the root nothing can be limited, paused or killed as a whole
+                Err(_) => move_to(&root).map_err(|source| Error::Leave { path: own, source })?,
+            }
+        }
+        Ok(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        for own in &self.entered {
+            let left = own.parent().is_some_and(|root| move_to(root).is_ok());
+            // fails where another guard is; then that one removes it
+            let _ = left.then(|| fs::remove_dir(own));
+        }
+    }
+}
+
+/// Removes the cgroups that a killed guard could not, unless another guard is in them.
+pub(super) fn remove_cgroups(root: &Path) {
+    hierarchies(root).into_iter().flatten().for_each(|root| {
+        let _ = fs::remove_dir(root.join(CGROUP));
+    });
+}
+
+/// Where a hierarchy lets processes be moved only within the cgroup namespace of whoever asks (`nsdelegate`, as systemd
+/// mounts it), a container's processes cannot leave; those of the host's namespace can. Without the right to join it,
+/// it may still work without.
+pub(super) fn join_host_cgroup_namespace() {
+    if let Ok(host) = File::open("/proc/1/ns/cgroup") {
+        let _ = setns(host, CloneFlags::CLONE_NEWCGROUP);
+    }
+}
+
+/// The roots of all hierarchies that this process is in, where they are mounted below `root`.
+pub(super) fn hierarchies(root: &Path) -> Result<Vec<PathBuf>, Error> {
     let this = Process::myself()?;
     let mounts = this.mountinfo()?.0;
+    let mut roots = Vec::new();
     for cgroup in this.cgroups()?.0 {
         let hierarchy = &cgroup.controllers;
         let found = mounts.iter().find(|mount| mount.mount_point.starts_with(root) && holds(mount, hierarchy));
@@ -75,10 +128,9 @@ fn leave_cgroups(root: &Path) -> Result<(), Error> {
             let hierarchy = if hierarchy.is_empty() { "cgroup2".to_owned() } else { hierarchy.join(",") };
             return Err(Error::NoRoot { hierarchy, root: root.to_owned() });
         };
-        let folder = if hierarchy.is_empty() { mount.mount_point.join(CGROUP) } else { mount.mount_point.clone() };
-        enter(&folder).map_err(|source| Error::Leave { path: folder, source })?;
+        roots.push(mount.mount_point.clone());
     }
-    Ok(())
+    Ok(roots)
 }
 
 /// Whether this is where the root of a hierarchy is mounted: below the root every cgroup has files that the root has
@@ -97,10 +149,34 @@ fn named(mount: &MountInfo, controller: &str) -> bool {
     name.is_some() && mount.super_options.get("name").and_then(Option::as_deref) == name
 }
 
-fn enter(folder: &Path) -> io::Result<()> {
+/// Moves this process to a cgroup below a root, which is made where it is not there.
+pub(super) fn enter(folder: &Path) -> io::Result<()> {
+    let mut entered = Ok(());
+    for _ in 0..TRIES {
+        make(folder)?;
+        entered = move_to(folder);
+        if !entered.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            break;
+        }
+    }
+    entered
+}
+
+pub(super) fn make(folder: &Path) -> io::Result<()> {
     match fs::create_dir(folder) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
+    // the first generation's have no processors and no memory of their own at first
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let inherited = folder.join("cgroup.clone_children").exists().then(|| folder.parent()).flatten();
+        if let Some(given) = inherited.and_then(|above| fs::read(above.join(file)).ok()) {
+            fs::write(folder.join(file), given)?;
+        }
+    }
+    Ok(())
+}
+
+fn move_to(folder: &Path) -> io::Result<()> {
     fs::write(folder.join("cgroup.procs"), "0")
 }

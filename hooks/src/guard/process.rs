@@ -32,10 +32,13 @@ const SETTLE: Duration = Duration::from_millis(100);
 pub(crate) fn serve(socket: UnixStream) -> ExitCode {
     let Ok(mut inbox) = Inbox::new(socket, HANDSHAKE) else { return ExitCode::FAILURE };
     let Wake::Request(Request::Arm(arm)) = inbox.next(None) else { return ExitCode::FAILURE };
-    if let Err(error) = isolation::set_apart(&arm) {
-        inbox.tell(&Event::NotArmed(error.to_string()));
-        return ExitCode::FAILURE;
-    }
+    let _place = match isolation::set_apart(&arm) {
+        Ok(place) => place,
+        Err(error) => {
+            inbox.tell(&Event::NotArmed(error.to_string()));
+            return ExitCode::FAILURE;
+        }
+    };
     inbox.expect_heartbeat(arm.heartbeat);
     inbox.tell(&Event::Armed);
     let Wake::Request(Request::Stop(stop)) = inbox.next(None) else { return ExitCode::SUCCESS };

@@ -9,4 +9,5 @@ mod common;
 mod deaths;
 mod freeze;
 mod pause;
+mod self_test;
 mod session;
