@@ -44,6 +44,7 @@ use std::{
 };
 
 pub use client::{Config, Error, Guard, Held, OnStep};
+pub(crate) use isolation::freezers;
 pub use protocol::{Failure, Held as Outcome, Kind, Reason, Release, Released, Step, Stop, Stopped};
 pub use self_test::{SelfTestError, self_test};
 pub(crate) use target::cannot_freeze;

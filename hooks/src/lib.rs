@@ -10,6 +10,7 @@ pub mod host;
 mod journal;
 pub mod mounts;
 mod pause;
+pub mod pods;
 mod refusal;
 pub mod release;
 pub mod session;

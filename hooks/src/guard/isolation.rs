@@ -133,6 +133,15 @@ pub(super) fn hierarchies(root: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(roots)
 }
 
+/// The roots of the hierarchies that can pause, the second generation's first.
+pub(crate) fn freezers(root: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mounts = Process::myself()?.mountinfo()?.0;
+    let below = || mounts.iter().filter(|mount| mount.mount_point.starts_with(root));
+    let of = |generation: &'static str| below().filter(move |mount| mount.fs_type == generation);
+    let first = of("cgroup").filter(|mount| mount.super_options.contains_key("freezer"));
+    Ok(of("cgroup2").chain(first).map(|mount| mount.mount_point.clone()).collect())
+}
+
 /// Whether this is where the root of a hierarchy is mounted: below the root every cgroup has files that the root has
 /// not (second generation), or the root has one that no other has (first).
 fn holds(mount: &MountInfo, hierarchy: &[String]) -> bool {
