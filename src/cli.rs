@@ -7,7 +7,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
     commands::{
-        backup, bench, completion, demo, freeze, hooks, key, pause, repo, restore, scratch, thaw, verify, volume,
+        backup, bench, completion, demo, freeze, hooks, install, key, pause, repo, restore, scratch, thaw, uninstall,
+        verify, volume,
     },
     exit::Exit,
 };
@@ -54,6 +55,11 @@ pub(crate) enum Command {
     /// Runs a scratch cluster to play with.
     #[command(subcommand)]
     Scratch(scratch::ScratchCommand),
+    /// Puts the agents into a cluster, with their identities and certificate.
+    #[command(after_help = install::AFTER_HELP)]
+    Install(install::InstallArgs),
+    /// Removes from a cluster what install made.
+    Uninstall(uninstall::UninstallArgs),
     /// Makes the key pair that signs backups.
     #[command(subcommand)]
     Key(key::KeyCommand),
@@ -80,6 +86,8 @@ impl Command {
             Self::Pause(args) => pause::run(args).await,
             Self::Thaw(args) => thaw::run(args).await,
             Self::Scratch(command) => scratch::run(command).await,
+            Self::Install(args) => install::run(args).await,
+            Self::Uninstall(args) => uninstall::run(args).await,
             Self::Key(command) => key::run(&command),
             Self::Bench(command) => bench::run(command).await,
             Self::Completion(args) => completion::run(args, &mut Cli::command()),

@@ -76,7 +76,7 @@ pub(crate) async fn on_real_cluster(variable: &str, test: impl AsyncFnOnce(Real)
 }
 
 /// A failing API group is everybody's: no two tests use a cluster at a time.
-async fn alone(kubeconfig: String) -> File {
+pub(crate) async fn alone(kubeconfig: String) -> File {
     let lock = move || {
         let file = File::open(Path::new(&kubeconfig)).unwrap();
         file.lock().unwrap();

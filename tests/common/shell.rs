@@ -118,6 +118,13 @@ pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// Makes this program the image `localhost/stillpoint:test` of the node.
+pub(crate) fn put_image_together() {
+    let images = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cluster/images.sh");
+    let made = Command::new(images).arg(PROGRAM).output().unwrap();
+    assert!(made.status.success(), "{}", text(&made.stderr));
+}
+
 /// `stillpoint scratch run`, until it is dropped.
 pub(crate) struct Scratch {
     child: Child,

@@ -1,14 +1,13 @@
 //! `stillpoint backup delete`.
 
-use std::io::{self, BufRead, IsTerminal};
-
 use clap::Args;
 use serde::Serialize;
 use stillpoint_catalog::{self as catalog, Standing};
 
 use super::{ReadArgs, get::seconds};
 use crate::{
-    args::{LockArgs, OutputArgs, UsageError},
+    args::{LockArgs, OutputArgs},
+    confirm,
     exit::Exit,
     output,
 };
@@ -53,9 +52,12 @@ pub(crate) async fn run(args: DeleteArgs) -> anyhow::Result<Exit> {
         }
         Err(error) => return Err(error.into()),
     }
-    if !args.yes && !confirmed()? {
-        output::note("nothing was deleted");
-        return Ok(Exit::Failed);
+    if !args.yes {
+        confirm::needs_somebody("delete")?;
+        if !confirm::confirmed().await {
+            output::note("nothing was deleted");
+            return Ok(Exit::Failed);
+        }
     }
     let snapshot = catalog::forget(&repository, &args.name).await?;
     let deleted = Deleted { name: &args.name, snapshot: snapshot.to_string() };
@@ -67,14 +69,4 @@ pub(crate) async fn run(args: DeleteArgs) -> anyhow::Result<Exit> {
         )
     })?;
     Ok(Exit::Done)
-}
-
-fn confirmed() -> anyhow::Result<bool> {
-    if !io::stdin().is_terminal() {
-        return Err(UsageError("nobody can be asked here: give --yes to delete".to_owned()).into());
-    }
-    output::note("type yes to go on:");
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
-    Ok(answer.trim() == "yes")
 }

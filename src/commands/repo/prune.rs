@@ -1,7 +1,5 @@
 //! `stillpoint repo prune`.
 
-use std::{io::IsTerminal, time::Duration};
-
 use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
@@ -9,9 +7,10 @@ use stillpoint_repository::{Control, PrunePlan, PruneReport, PruneRequest, Tally
 
 use super::attended;
 use crate::{
-    args::{Format, LockArgs, OutputArgs, RepoArgs, UsageError},
+    args::{Format, LockArgs, OutputArgs, RepoArgs},
+    confirm,
     exit::Exit,
-    interrupt, output,
+    output,
 };
 
 pub(crate) const EXAMPLES: &str = "Examples:
@@ -20,9 +19,6 @@ pub(crate) const EXAMPLES: &str = "Examples:
   stillpoint repo prune --max-unused 0%      # frees every byte, however much has to be copied
 
 Nobody else can work on the repository meanwhile. A prune that is interrupted loses nothing: run it again.";
-
-/// The longest that the question waits for its answer: the repository is locked for everybody meanwhile.
-const ANSWER: Duration = Duration::from_secs(5 * 60);
 
 #[derive(Debug, Args)]
 pub(crate) struct PruneArgs {
@@ -62,8 +58,8 @@ struct Pruned {
 
 pub(crate) async fn run(args: PruneArgs) -> anyhow::Result<Exit> {
     let PruneArgs { dry_run, max_unused, repack_small, yes, repo, lock, output } = args;
-    if !dry_run && !yes && !std::io::stdin().is_terminal() {
-        return Err(UsageError("nobody can be asked here: give --yes to prune, or --dry-run".to_owned()).into());
+    if !dry_run && !yes {
+        confirm::needs_somebody("prune, or --dry-run")?;
     }
     let repository = lock.patient(repo.open().await?);
     let request = PruneRequest { max_unused_percent: max_unused, repack_small };
@@ -81,28 +77,13 @@ pub(crate) async fn run(args: PruneArgs) -> anyhow::Result<Exit> {
         output::print(output.output, &Pruned { plan, done: None }, String::new)?;
         return Ok(Exit::Done);
     }
-    if !yes && !confirmed().await {
+    if !yes && !confirm::confirmed().await {
         prune.abandon().await;
         bail!("nothing was removed: the plan was not confirmed");
     }
     let done = attended(async |control: &Control| prune.execute(control).await).await?;
     output::print(output.output, &Pruned { plan, done: Some(done) }, || done_text(&done))?;
     Ok(Exit::Done)
-}
-
-/// Asks on the terminal; no answer in time is a no. The thread that waits for a line ends with the process.
-async fn confirmed() -> bool {
-    output::note("type yes to go on:");
-    let (answer, answered) = tokio::sync::oneshot::channel();
-    std::thread::spawn(move || {
-        let mut line = String::new();
-        let read = std::io::stdin().read_line(&mut line);
-        let _ = answer.send(read.is_ok() && line.trim() == "yes");
-    });
-    tokio::select! {
-        answer = tokio::time::timeout(ANSWER, answered) => matches!(answer, Ok(Ok(true))),
-        _ = interrupt::asked_to_end() => false,
-    }
 }
 
 fn tally(tally: Tally, noun: &str) -> String {
