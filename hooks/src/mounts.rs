@@ -5,9 +5,13 @@
 
 use std::{
     collections::BTreeSet,
+    ffi::OsString,
     fs::{self, File, OpenOptions},
     io,
-    os::{fd::AsRawFd, unix::fs::OpenOptionsExt},
+    os::{
+        fd::AsRawFd,
+        unix::{ffi::OsStringExt, fs::OpenOptionsExt},
+    },
     path::{Path, PathBuf},
 };
 
@@ -111,6 +115,29 @@ pub(crate) fn of_device(device: &Device, kind: &str, uuid: Option<&str>) -> Opti
     None
 }
 
+/// Where the kernel says what it swaps to.
+pub(crate) const SWAPS: &str = "/proc/swaps";
+
+/// The paths in the first column of such a list, or of one of NFS exports: blanks in them are written as octal numbers.
+pub(crate) fn first_paths(list: &str) -> impl Iterator<Item = PathBuf> {
+    let words = list.lines().filter_map(|line| line.split_whitespace().next());
+    words.map(|word| PathBuf::from(OsString::from_vec(unescape(word.as_bytes())))).filter(|path| path.is_absolute())
+}
+
+fn unescape(mut word: &[u8]) -> Vec<u8> {
+    let octal = |digits: &[u8]| {
+        let text = std::str::from_utf8(digits).ok()?;
+        u8::from_str_radix(text, 8).ok()
+    };
+    let mut bytes = Vec::new();
+    while let Some((&first, rest)) = word.split_first() {
+        let escaped = if first == b'\\' { rest.get(..3).and_then(octal) } else { None };
+        bytes.push(escaped.unwrap_or(first));
+        word = if escaped.is_some() { &rest[3..] } else { rest };
+    }
+    bytes
+}
+
 /// Never blocks, on no kind of file: what is opened may be anything that somebody mounted.
 fn open(path: &Path) -> io::Result<File> {
     let flags = i32::try_from((OFlags::NONBLOCK | OFlags::NOCTTY).bits()).unwrap_or_default();
@@ -192,6 +219,21 @@ mod tests {
         assert_eq!(found.inside, Path::new("/"));
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn paths_are_read_from_the_lists_of_swap_and_of_exports() {
+        let paths = |list| first_paths(list).map(|path| path.display().to_string()).collect::<Vec<_>>();
+        let swaps = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n\
+                     /dev/sda2                               partition\t8\t0\t-2\n\
+                     /mnt/a\\040swap\\134file\\040(deleted)   file\t8\t0\t-3\n";
+        assert_eq!(paths(swaps), ["/dev/sda2", "/mnt/a swap\\file (deleted)"]);
+        let etab = "/srv/data\t*(rw,sync,wdelay,hide,nocrossmnt,secure)\n/srv/two\\040words\t10.0.0.0/8(ro)\n";
+        assert_eq!(paths(etab), ["/srv/data", "/srv/two words"]);
+        let nfsd = "# Version 1.1\n# Path Client(Flags) # IPs\n/srv/data\t10.0.0.1(rw,root_squash)\n";
+        assert_eq!(paths(nfsd), ["/srv/data"]);
+        assert_eq!(paths(""), Vec::<String>::new());
+        assert_eq!(paths("/ends\\04"), ["/ends\\04"]);
     }
 
     #[test]

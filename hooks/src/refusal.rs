@@ -105,13 +105,12 @@ impl Protected {
     }
 
     fn add_swap(&mut self) {
-        let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
-        for area in swaps.lines().skip(1).filter_map(|line| line.split_whitespace().next()) {
-            let area = Path::new(area);
+        let swaps = fs::read_to_string(mounts::SWAPS).unwrap_or_default();
+        for area in mounts::first_paths(&swaps) {
             if area.is_file() {
-                self.add(area, "it holds swap");
+                self.add(&area, "it holds swap");
             }
-            for below in files_of(area).iter().filter_map(|file| mounts::of(file).ok()) {
+            for below in files_of(&area).iter().filter_map(|file| mounts::of(file).ok()) {
                 self.reasons.entry(below.device).or_insert_with(|| "it holds swap".to_owned());
             }
         }

@@ -4,12 +4,15 @@
 //! A mount alone is no writer, and not every writer has a descriptor: a loop device and an overlay write on behalf of
 //! others. Searched before and after the work, because a stranger may come and go.
 
+mod changed;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, fs,
     path::{Path, PathBuf},
 };
 
+pub use changed::{changed_since, next_instant};
 use procfs::process::{MMPermissions, MMapPath, MountInfo, Process};
 
 use crate::{
@@ -102,9 +105,9 @@ pub fn search(folder: &Path, cgroups: &[PathBuf]) -> Result<BTreeSet<Stranger>, 
         }
     }
     found.extend(volume.loops());
-    found.extend(volume.listed("/proc/swaps", 1, |file| Stranger::Swap { file }));
+    found.extend(volume.listed(mounts::SWAPS, |file| Stranger::Swap { file }));
     for exports in ["/var/lib/nfs/etab", "/proc/fs/nfsd/exports"] {
-        found.extend(volume.listed(exports, 0, |folder| Stranger::Exported { folder }));
+        found.extend(volume.listed(exports, |folder| Stranger::Exported { folder }));
     }
     Ok(found)
 }
@@ -200,11 +203,10 @@ impl Volume {
         found.collect()
     }
 
-    /// The paths in the first column of a file of the kernel's, or of a daemon's.
-    fn listed(&self, list: &str, skip: usize, stranger: impl Fn(PathBuf) -> Stranger) -> Vec<Stranger> {
+    /// What a file of the kernel's, or of a daemon's, names on this volume.
+    fn listed(&self, list: &str, stranger: impl Fn(PathBuf) -> Stranger) -> Vec<Stranger> {
         let text = fs::read_to_string(list).unwrap_or_default();
-        let paths = text.lines().skip(skip).filter_map(|line| line.split_whitespace().next()).map(PathBuf::from);
-        paths.filter(|path| path.is_absolute() && self.holds_path(path)).map(stranger).collect()
+        mounts::first_paths(&text).filter(|path| self.holds_path(path)).map(stranger).collect()
     }
 
     /// Whether a path lies in this volume, or this volume below it.

@@ -147,7 +147,7 @@ impl Group {
         Some(Self::below(&require::cgroup(require::Freezer::V1)?, name))
     }
 
-    fn below(root: &Path, name: &str) -> Self {
+    pub(crate) fn below(root: &Path, name: &str) -> Self {
         let path = root.join(format!("stillpoint-test-{}-{name}", std::process::id()));
         fs::create_dir(&path).unwrap();
         Self(path)

@@ -8,6 +8,8 @@ mod caller;
 mod common;
 mod deaths;
 mod freeze;
+mod in_flight;
 mod pause;
 mod self_test;
 mod session;
+mod strangers;

@@ -9,10 +9,7 @@ use std::{
 };
 
 use nix::unistd::Pid;
-use stillpoint_hooks::{
-    guard::{Guard, Kind, Outcome, Reason, Stop},
-    strangers::{self, Stranger},
-};
+use stillpoint_hooks::guard::{Guard, Kind, Outcome, Reason, Stop};
 use stillpoint_test_support::{loop_mount::LoopMount, require};
 
 use crate::{
@@ -28,7 +25,7 @@ pub(crate) struct Member {
 
 impl Member {
     /// Runs a shell script that says `ready` when it is, in `group` from the start.
-    fn start(group: &Group, script: &str, argument: &Path) -> Self {
+    pub(crate) fn start(group: &Group, script: &str, argument: &Path) -> Self {
         let script = format!("read _; {script}");
         let mut command = Command::new("bash");
         command.args(["-c", &script, "member"]).arg(argument).stdin(Stdio::piped()).stdout(Stdio::null());
@@ -50,7 +47,7 @@ impl Drop for Member {
     }
 }
 
-fn pause(group: &Group) -> Stop {
+pub(crate) fn pause(group: &Group) -> Stop {
     Stop { pause: vec![group.0.clone()], ..freeze(&[]) }
 }
 
@@ -277,79 +274,4 @@ async fn a_freeze_that_stays_held_up_is_named_and_thawed_when_it_completes() {
     drop(holder);
     assert!(writable_within(&mount.path(), Duration::from_secs(1)));
     desk.wait_until_empty();
-}
-
-/// The strangers in a volume when nothing of it is paused.
-fn strangers(folder: &Path) -> Vec<Stranger> {
-    strangers::search(folder, &[]).unwrap().into_iter().collect()
-}
-
-#[test]
-fn writers_by_descriptor_by_map_through_a_loop_device_and_through_an_overlay_are_found() {
-    let Some(kind) = require::loop_device("ext4") else { return };
-    let Some(group) = Group::v2("strangers") else { return };
-    let outer = LoopMount::with_size(kind, 900 << 20);
-    assert_eq!(strangers(&outer.path()), []);
-
-    let file = outer.path().join("open");
-    let opens = Member::start(&group, r#"exec 5> "$1"; exec sleep 600"#, &file);
-    wait_for("the descriptor", || {
-        strangers(&outer.path())
-            .iter()
-            .any(|found| matches!(found, Stranger::Open { file, .. } if file.ends_with("open")))
-    });
-    // who is in a cgroup that is paused is no stranger
-    assert_eq!(strangers::search(&outer.path(), std::slice::from_ref(&group.0)).unwrap().len(), 0);
-    drop(opens);
-
-    let maps = r#"exec python3 -c '
-import mmap, sys, time
-file = open(sys.argv[1], "w+b"); file.truncate(4096)
-shared = mmap.mmap(file.fileno(), 4096)
-file.close(); time.sleep(600)' "$1""#;
-    let maps = Member::start(&group, maps, &outer.path().join("mapped"));
-    wait_for("the map", || {
-        strangers(&outer.path())
-            .iter()
-            .any(|found| matches!(found, Stranger::Mapped { file, .. } if file.ends_with("mapped")))
-    });
-    drop(maps);
-    wait_for("the map to be gone", || strangers(&outer.path()).is_empty());
-
-    let inner = LoopMount::in_folder(kind, &outer.path());
-    assert!(matches!(&strangers(&outer.path())[..], [Stranger::Loop { .. }]), "{:?}", strangers(&outer.path()));
-    drop(inner);
-    wait_for("the loop device to be gone", || strangers(&outer.path()).is_empty());
-
-    let [lower, upper, work, merged] = ["lower", "upper", "work", "merged"].map(|name| outer.path().join(name));
-    [&lower, &upper, &work, &merged].iter().for_each(|folder| fs::create_dir(folder).unwrap());
-    let options = format!("lowerdir={},upperdir={},workdir={}", lower.display(), upper.display(), work.display());
-    let mut mount = Command::new("mount");
-    assert!(mount.args(["-t", "overlay", "overlay", "-o", &options]).arg(&merged).status().unwrap().success());
-    let found = strangers(&outer.path());
-    let elsewhere = strangers(&lower);
-    assert!(Command::new("umount").arg(&merged).status().unwrap().success());
-    assert!(matches!(&found[..], [Stranger::Overlay { .. }]), "{found:?}");
-    // another folder of the same filesystem has no strangers
-    assert_eq!(elsewhere, []);
-}
-
-/// A process that writes by O_DIRECT AIO, as a database may.
-const AIO: &str = r#"exec python3 -c '
-import ctypes, sys, time
-context = ctypes.c_ulong(0)
-assert ctypes.CDLL(None).syscall(206, 128, ctypes.byref(context)) == 0
-time.sleep(600)' "$1""#;
-
-#[tokio::test]
-async fn who_may_have_io_in_flight_is_paused_only_with_a_drain() {
-    let Some(kind) = require::loop_device("ext4") else { return };
-    let Some(group) = Group::v2("aio") else { return };
-    let (mount, desk) = (LoopMount::new(kind), Desk::new());
-    let _member = Member::start(&group, AIO, &mount.path());
-    wait_for("the AIO context", || !strangers::with_io_in_flight(std::slice::from_ref(&group.0)).is_empty());
-    let error = desk.refused(&pause(&group)).await;
-    assert!(error.contains("uses AIO, which goes on under a pause: drain its filesystem"), "{error}");
-    let stop = Stop { drain: vec![mount.path()], ..pause(&group) };
-    assert!(desk.stop(&stop).await.release().await.whole);
 }
