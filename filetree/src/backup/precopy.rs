@@ -149,9 +149,9 @@ impl Precopy {
     ///
     /// # Errors
     /// The copy or a drain failed.
-    pub async fn converge<E>(
+    pub async fn converge<E, F: Future<Output = Result<(), E>>>(
         &mut self,
-        mut drain: impl AsyncFnMut() -> Result<(), E>,
+        mut drain: impl FnMut() -> F,
     ) -> Result<Forecast, PassError<E>> {
         let mut before: Option<Forecast> = None;
         for passes in 1..=MAX_PASSES {
