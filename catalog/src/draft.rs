@@ -24,6 +24,8 @@ pub struct Draft {
     folders: BTreeMap<GroupResource, BTreeMap<String, FileContent>>,
     /// By namespace.
     volumes: BTreeMap<String, Vec<Node>>,
+    /// Snapshots that keep what others stored for this backup until it is committed.
+    parts: Vec<Id>,
 }
 
 /// A backup whose trees are written and whose manifest is not.
@@ -31,6 +33,7 @@ pub struct Sealed {
     writer: Writer,
     name: String,
     time: Timestamp,
+    parts: Vec<Id>,
     /// The trees that the manifest must name.
     pub trees: Trees,
 }
@@ -54,7 +57,13 @@ impl Draft {
     pub async fn begin(repository: &Repository, name: &str) -> Result<Self, Error> {
         listing::check_name(repository, name).await?;
         let writer = repository.writer().await?;
-        Ok(Self { writer, name: name.to_owned(), folders: BTreeMap::new(), volumes: BTreeMap::new() })
+        Ok(Self {
+            writer,
+            name: name.to_owned(),
+            folders: BTreeMap::new(),
+            volumes: BTreeMap::new(),
+            parts: Vec::new(),
+        })
     }
 
     /// Makes files to append objects to, in the order of their names; many may be written at once.
@@ -68,8 +77,17 @@ impl Draft {
         self.folders.entry(resource.clone()).or_default().insert(name, content);
     }
 
-    /// Places a volume: the directory that it is, whose tree this or another writer has stored and something keeps
-    /// alive until the commit.
+    /// Takes over what others stored for this backup: `trees`, which the snapshots `parts` keep until the commit removes
+    /// them.
+    ///
+    /// # Errors
+    /// The repository fails, or a tree is not in it.
+    pub async fn adopt(&mut self, repository: &Repository, trees: &[Id], parts: Vec<Id>) -> Result<(), Error> {
+        self.parts.extend(parts);
+        Ok(self.writer.adopt(&repository.reader().await?, trees.iter().copied())?)
+    }
+
+    /// Places a volume: the directory that it is, whose tree is stored or adopted.
     pub fn place_volume(&mut self, namespace: &str, claim: &str, directory: Node) {
         let node = Node { name: claim.into(), ..directory };
         self.volumes.entry(namespace.to_owned()).or_default().push(node);
@@ -94,7 +112,8 @@ impl Draft {
             true => None,
             false => Some(digest(self.writer.tree(Tree::new(namespaces)?).await?)),
         };
-        Ok(Sealed { writer: self.writer, name: self.name, time, trees: Trees { resources, volumes } })
+        let (writer, name, parts) = (self.writer, self.name, self.parts);
+        Ok(Sealed { writer, name, time, parts, trees: Trees { resources, volumes } })
     }
 }
 
@@ -127,7 +146,7 @@ impl Sealed {
             program_version: Some(format!("stillpoint {}", manifest.tool_version)),
         };
         let stats = self.writer.stats();
-        let snapshot = self.writer.commit(meta).await?;
+        let snapshot = self.writer.commit_over(meta, &self.parts).await?;
         Ok(Committed { root: digest(root), snapshot, stats })
     }
 }

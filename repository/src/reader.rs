@@ -54,6 +54,11 @@ impl Reader {
         Tree::from_json(&json).map_err(|reason| Error::damaged(format!("tree {id}"), reason))
     }
 
+    /// Fails unless a directory is stored.
+    pub(crate) fn require_tree(&self, id: &Id) -> Result<(), Error> {
+        self.locations(BlobKind::Tree, id).map(drop)
+    }
+
     /// Finds the node at a path below a tree; `None` if there is none. Empty parts of the path count for nothing.
     ///
     /// # Errors

@@ -190,6 +190,19 @@ impl Writer {
         BlockingWriter { stock: self.inner.stock.clone(), trees: None }
     }
 
+    /// Takes trees that others have stored since this writer began, so that directories may refer to them; `reader` was
+    /// made since then too, and something keeps them alive until the commit.
+    ///
+    /// # Errors
+    /// [`Error::BlobMissing`] for one that is not stored.
+    pub fn adopt(&self, reader: &Reader, trees: impl IntoIterator<Item = Id>) -> Result<(), Error> {
+        for tree in trees {
+            reader.require_tree(&tree)?;
+            guard(&self.inner.stock.ledger).seen.insert((BlobKind::Tree, tree));
+        }
+        Ok(())
+    }
+
     /// Where trees are kept that are to be read again without the store; what exceeds memory lies in `folder`.
     pub fn local_trees(&self, folder: &Path) -> Arc<LocalTrees> {
         Arc::new(LocalTrees::new(self.inner.stock.cipher.clone(), folder))
@@ -223,10 +236,20 @@ impl Writer {
     /// # Errors
     /// [`Error::LockLost`] if the lock is gone, [`Error::WriterFailed`] after an earlier error.
     pub async fn commit(self, meta: SnapshotMeta) -> Result<Id, Error> {
+        self.commit_over(meta, &[]).await
+    }
+
+    /// Commits as [`Writer::commit`] does, and removes the snapshots that kept parts of this one alive until now: no prune
+    /// can run in between. One that cannot be removed is left.
+    ///
+    /// # Errors
+    /// Those of [`Writer::commit`].
+    pub async fn commit_over(self, meta: SnapshotMeta, parts: &[Id]) -> Result<Id, Error> {
         let lock = guard(&self.inner.lock).take().ok_or(Error::WriterClosed)?;
         let committed = self.commit_locked(meta, &lock).await;
-        if let Err(error) = &committed {
-            tracing::debug!(%error, "the commit failed");
+        match &committed {
+            Ok(_) => self.remove_parts(parts).await,
+            Err(error) => tracing::debug!(%error, "the commit failed"),
         }
         lock.release().await;
         committed
@@ -240,6 +263,14 @@ impl Writer {
         let lock = guard(&self.inner.lock).take();
         if let Some(lock) = lock {
             lock.release().await;
+        }
+    }
+
+    async fn remove_parts(&self, parts: &[Id]) {
+        for part in parts {
+            if let Err(error) = self.inner.files.remove(Folder::Snapshots, part).await {
+                tracing::warn!(%error, %part, "a part of the backup keeps a snapshot of its own");
+            }
         }
     }
 

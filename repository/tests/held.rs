@@ -95,3 +95,23 @@ async fn trees_that_were_kept_are_read_without_the_store_and_others_are_not() {
     assert!(found.nodes().iter().all(|node| node.kind == NodeKind::File));
     assert!(kept.tree(&Id([1; 32])).unwrap().is_none());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tree_that_another_writer_stored_is_adopted_and_its_part_removed_by_the_commit() {
+    let repository = init(&Store::memory()).await;
+    let (ours, theirs) = (repository.writer().await.unwrap(), repository.writer().await.unwrap());
+    let file = Node::file("file", theirs.bytes(b"theirs").await.unwrap(), time());
+    let tree = theirs.tree(Tree::new(vec![file]).unwrap()).await.unwrap();
+    let above = || Tree::new(vec![Node::dir("volume", tree, time())]).unwrap();
+    let early = repository.reader().await.unwrap();
+    assert!(matches!(ours.adopt(&early, [tree]), Err(Error::BlobMissing { .. })), "nobody keeps it yet");
+    let part = theirs.commit(meta(tree)).await.unwrap();
+    assert!(matches!(ours.tree(above()).await, Err(Error::BlobMissing { .. })));
+    ours.adopt(&repository.reader().await.unwrap(), [tree]).unwrap();
+    let root = ours.tree(above()).await.unwrap();
+    let whole = ours.commit_over(meta(root), &[part]).await.unwrap();
+    let snapshots: Vec<_> = repository.snapshots().await.unwrap().into_iter().map(|snapshot| snapshot.id).collect();
+    assert_eq!(snapshots, [whole]);
+    let reader = repository.reader().await.unwrap();
+    assert!(reader.find(&root, "volume/file").await.unwrap().is_some());
+}
