@@ -19,6 +19,7 @@ mod plan;
 mod store;
 mod taken;
 mod unit;
+pub mod volume;
 
 pub use backup::{BackupRequest, Progress, Report, create};
 pub use error::Error;

@@ -26,6 +26,7 @@ mod read;
 mod report;
 mod selection;
 mod stats;
+pub mod tree;
 mod walk;
 
 use std::path::PathBuf;

@@ -23,7 +23,7 @@ use rustix::{
 };
 use stillpoint_repository::NodeKind;
 
-use super::{node, parent::GRAIN, selection::Selection, walk};
+use super::{node, parent::GRAIN, selection::Selection, tree::Size, walk};
 
 /// What a file looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -105,6 +105,17 @@ impl Stats {
     pub(super) fn changed_since(&self, before: &Self) -> Changed {
         let changed = self.looks.iter().filter(|look| !before.trusts(look));
         changed.fold(Changed::default(), |sum, look| Changed { files: sum.files + 1, bytes: sum.bytes + look.size })
+    }
+
+    /// What it all came to, and what of it was written since a time.
+    pub(super) fn size(&self, since: Timestamp) -> Size {
+        let since = nanoseconds(since);
+        let none = Size { files: 0, bytes: 0, written: 0 };
+        self.looks.iter().fold(none, |sum, look| Size {
+            files: sum.files + 1,
+            bytes: sum.bytes + look.size,
+            written: sum.written + u64::from(look.ctime >= since),
+        })
     }
 }
 

@@ -1,0 +1,70 @@
+//! Looks up what the choice of a method depends on.
+//!
+//! The guard is asked whether it would freeze the volume, by the very check that it makes before it does: there must not
+//! be two opinions on what stops a node.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+use stillpoint_filetree::backup::tree;
+use stillpoint_hooks::{
+    guard::{self, Stop},
+    mounts, strangers,
+};
+
+use super::{Error, Facts, Settings, Volume};
+
+/// What is known of a volume.
+///
+/// # Errors
+/// [`Error::Look`] or [`Error::Copy`] if it cannot be looked at.
+pub async fn look(volume: &Volume, settings: &Settings) -> Result<Facts, Error> {
+    let error = |source| Error::Directory { volume: volume.name.clone(), source };
+    let directory = volume.directory.try_clone().map_err(error)?;
+    let seen = Volume {
+        name: volume.name.clone(),
+        directory,
+        path: volume.path.clone(),
+        cgroups: volume.cgroups.clone(),
+        read_only: volume.read_only,
+    };
+    let (protect, journal) = (settings.drain.protect.clone(), settings.guard.journal.clone());
+    let spool = settings.spool.clone();
+    let stopped = || Error::Stopped { volume: volume.name.clone() };
+    let look = move || {
+        let protect = protect.into_iter().chain([spool]).collect();
+        look_now(&seen, Stop { protect, ..Stop::default() }, &journal)
+    };
+    tokio::task::spawn_blocking(look).await.map_err(|_| stopped())?
+}
+
+fn look_now(volume: &Volume, stop: Stop, journal: &Path) -> Result<Facts, Error> {
+    let at = |source| Error::Look { volume: volume.name.clone(), source };
+    let filesystem = mounts::of(&volume.path).map_err(at)?.kind;
+    let asked = guard::check(&Stop { freeze: vec![volume.path.clone()], ..stop }, journal);
+    let cannot_freeze = asked.err().map(|failures| {
+        let reasons: Vec<_> = failures.into_iter().map(|failure| failure.reason).collect();
+        reasons.join("; ")
+    });
+    let (mut in_flight, mut bytes) = (None, None);
+    if cannot_freeze.is_some() {
+        // what can be drained needs neither question
+        in_flight = strangers::with_io_in_flight(&volume.cgroups)
+            .into_iter()
+            .next()
+            .map(|(pid, how)| format!("process {pid} uses {how}, which goes on under a pause"));
+    }
+    if !volume.cgroups.is_empty() {
+        let failed = |source| Error::Copy { volume: volume.name.clone(), source };
+        bytes = Some(tree::size(&volume.directory, Timestamp::now()).map_err(failed)?.bytes);
+    }
+    Ok(Facts {
+        filesystem,
+        cannot_freeze,
+        writers_known: !volume.cgroups.is_empty(),
+        read_only: volume.read_only,
+        in_flight,
+        bytes,
+        ..Facts::default()
+    })
+}

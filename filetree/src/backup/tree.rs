@@ -1,0 +1,153 @@
+//! Reads one opened directory as a tree of its own, and hangs such trees into that of a host.
+//!
+//! For whoever commits snapshots of another shape: what is a volume is known by a descriptor, and where its tree goes is
+//! none of its reader's business.
+
+use std::{
+    collections::BTreeMap,
+    ffi::{OsStr, OsString},
+    fs::File,
+    os::fd::{AsFd, OwnedFd},
+    path::{Component, Path, PathBuf},
+    sync::atomic::AtomicBool,
+};
+
+use jiff::Timestamp;
+use stillpoint_repository::{BlockingWriter, Id, Node, NodeKind, Repository, Tree, Writer};
+use tokio::{runtime::Handle, sync::watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Error, Progress, Read,
+    engine::Engine,
+    node::{self, Names},
+    parent::{Parent, Trees, Trust},
+    precopy::Earlier,
+    run,
+    selection::Selection,
+    stats::Stats,
+};
+
+/// What to read.
+#[derive(Debug)]
+pub struct Request {
+    /// The directory. Excluded patterns that begin with a slash begin there.
+    pub directory: OwnedFd,
+    /// Patterns of what is left out.
+    pub exclude: Vec<String>,
+    /// An earlier copy whose unchanged files are not read.
+    pub earlier: Option<Earlier>,
+    /// Ends the work early.
+    pub cancel: CancellationToken,
+}
+
+/// Reads a directory into the repository; the caller commits its tree.
+///
+/// # Errors
+/// [`Error`] says what kept it from being read at all; what the tree lacks is in what is returned.
+pub async fn read(
+    repository: &Repository,
+    writer: &Writer,
+    request: Request,
+    progress: watch::Sender<Progress>,
+) -> Result<Read, Error> {
+    let Request { directory, exclude, earlier, cancel } = request;
+    let selection = Selection::of_directory(directory, &exclude)?;
+    let parent = earlier.map(|Earlier { tree, stopped }| {
+        let trees = Trees::Repository(Box::new(writer.reader()), Handle::current());
+        Parent::new(trees, tree, stopped, Trust::Before(stopped))
+    });
+    progress.send_replace(Progress::default());
+    let engine = Engine::new(writer.threads(), repository.chunker_seed(), progress);
+    run(engine, selection, parent, &cancel).await
+}
+
+/// What the files of a directory came to in one look at all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// How many there are.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// How many were written since the time that was asked for.
+    pub written: u64,
+}
+
+/// Looks at all files of a directory, without reading any. Blocks.
+///
+/// # Errors
+/// [`Error::Path`] if the directory cannot be read.
+pub fn size(directory: impl AsFd, since: Timestamp) -> Result<Size, Error> {
+    let directory = directory.as_fd().try_clone_to_owned().map_err(|source| at(Path::new("/"), source))?;
+    let selection = Selection::of_directory(directory, &[])?;
+    let stats = Stats::take(&selection, &AtomicBool::new(false)).map_err(|error| at(Path::new("/"), error.into()))?;
+    stats.map(|stats| stats.size(since)).ok_or(Error::Stopped)
+}
+
+/// Hangs directories, each under its path on this host, into one tree of the host, as a backup of paths has it: the
+/// directories above are in it with nothing else in them.
+///
+/// # Errors
+/// [`Error::Path`] if a directory above cannot be looked at; otherwise those of writing.
+///
+/// # Assumptions
+/// The paths are absolute and resolved, and none lies in another.
+pub async fn hang(writer: &Writer, directories: Vec<(PathBuf, Node)>) -> Result<Id, Error> {
+    let mut root = Place::default();
+    for (path, node) in directories {
+        root.add(&path, node);
+    }
+    let writer = writer.threads();
+    let stored = tokio::task::spawn_blocking(move || root.store(Path::new("/"), &Names::default(), &writer));
+    stored.await.map_err(|_| Error::Stopped)?
+}
+
+/// A directory of the host's tree: one that was read, or one above.
+#[derive(Default)]
+struct Place {
+    read: Option<Node>,
+    below: BTreeMap<OsString, Place>,
+}
+
+impl Place {
+    fn add(&mut self, path: &Path, node: Node) {
+        let names = path.components().filter_map(|component| match component {
+            Component::Normal(name) => Some(name),
+            _ => None,
+        });
+        let place = names.fold(self, |place, name| place.below.entry(name.to_owned()).or_default());
+        place.read = Some(node);
+    }
+
+    /// Stores the tree of this directory, whose depth is that of a path.
+    fn store(self, path: &Path, names: &Names, writer: &BlockingWriter) -> Result<Id, Error> {
+        if let Some(tree) = self.read.and_then(|node| node.subtree) {
+            return Ok(tree);
+        }
+        let mut nodes = Vec::new();
+        for (name, mut place) in self.below {
+            let path = path.join(&name);
+            let read = place.read.take();
+            nodes.push(match read {
+                Some(node) => Node { name, ..node },
+                None => Node { subtree: Some(place.store(&path, names, writer)?), ..above(&path, &name, names)? },
+            });
+        }
+        Ok(writer.tree(&Tree::new(nodes)?)?)
+    }
+}
+
+/// The node of a directory above one that was read.
+fn above(path: &Path, name: &OsStr, names: &Names) -> Result<Node, Error> {
+    let directory = File::open(path).map_err(|source| at(path, source))?;
+    let stat = node::stat_open(&directory).map_err(|error| at(path, error.into()))?;
+    if node::kind(&stat) != NodeKind::Dir {
+        return Err(at(path, std::io::ErrorKind::NotADirectory.into()));
+    }
+    let extended_attributes = node::attributes(&directory).map_err(|error| at(path, error.into()))?;
+    Ok(Node { extended_attributes, ..names.node(name, &stat).0 })
+}
+
+fn at(path: &Path, source: std::io::Error) -> Error {
+    Error::Path { path: path.to_owned(), source }
+}
