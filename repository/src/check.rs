@@ -36,7 +36,7 @@ use crate::{
     files::Folder,
     inventory::{self, Inventory},
     key::KeyFile,
-    lock::{LockKind, LockState},
+    lock::LockState,
     progress::{Control, Stage},
     walk::Walk,
 };
@@ -117,16 +117,9 @@ impl Repository {
         if request.without_lock {
             return control.until_cancelled(check.run(request).boxed()).await;
         }
-        let lock = match self.lock(LockKind::Shared).await {
-            Ok(lock) => Some(lock),
-            // nobody can take a lock beside one that cannot be read: no prune can begin meanwhile
-            Err(Error::LockUnreadable { .. }) => None,
-            Err(error) => return Err(error),
-        };
+        let lock = self.read_lock().await?;
         let report = control.until_cancelled(check.run(request).boxed()).await;
-        if let Some(lock) = lock {
-            lock.release().await;
-        }
+        lock.release().await;
         report
     }
 }

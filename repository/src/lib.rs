@@ -108,7 +108,7 @@ pub use id::{Id, ParseIdError};
 pub use key::{Kdf, Password};
 pub use keys::KeyInfo;
 pub use local_trees::LocalTrees;
-pub use lock::{FoundLock, Holder, LockState, Stale, Unlocked};
+pub use lock::{FoundLock, Holder, LockState, ReadLock, Stale, Unlocked};
 pub use progress::{Control, Progress, Stage};
 pub use prune::{Prune, PrunePlan, PruneReport, PruneRequest, Tally};
 pub use reader::{BulkPlan, ContentStream, LineReader, Reader, SealedBlobs, TreeRead};

@@ -19,6 +19,7 @@
 
 mod file;
 mod keeper;
+mod read;
 #[cfg(test)]
 mod tests;
 mod unlock;
@@ -32,6 +33,7 @@ pub(crate) use self::file::LockFile;
 use self::keeper::Held;
 pub use self::{
     file::Stale,
+    read::ReadLock,
     unlock::{FoundLock, Holder, LockState, Unlocked},
 };
 use crate::{Error, files::Files};
@@ -40,6 +42,13 @@ use crate::{Error, files::Files};
 const RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 
 const KEEPER_STOPPED: &str = "its task was stopped";
+
+/// How long to wait for a lock of others: until it is free, this much time has passed, or the token is cancelled.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Patience {
+    pub(crate) time: Duration,
+    pub(crate) cancel: CancellationToken,
+}
 
 /// Who else may hold a lock beside this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,9 +90,9 @@ impl Lock {
     /// Takes a lock; one that is in the way is waited for as long as `patience` allows.
     ///
     /// # Errors
-    /// [`Error::Locked`] names the holder of a lock that is in the way.
-    pub(crate) async fn acquire(files: &Files, kind: LockKind, patience: Duration) -> Result<Self, Error> {
-        Self::acquire_while(files, kind, patience, || async { Ok(()) }).await.map(|(lock, ())| lock)
+    /// [`Error::Locked`] names the holder of a lock that is in the way; [`Error::Cancelled`] ends the wait for it.
+    pub(crate) async fn acquire(files: &Files, kind: LockKind, patience: &Patience) -> Result<Self, Error> {
+        Self::acquire_while(files, kind, patience, || async {}).await.map(|(lock, ())| lock)
     }
 
     /// Takes a lock as [`Lock::acquire`] does, and uses the time in which others may still object.
@@ -92,17 +101,14 @@ impl Lock {
     /// holder of a lock may read. What it found is handed out only if nobody objected; it starts anew with each try.
     ///
     /// # Errors
-    /// Those of [`Lock::acquire`], then those of `meanwhile`.
-    pub(crate) async fn acquire_while<T, F>(
+    /// Those of [`Lock::acquire`].
+    pub(crate) async fn acquire_while<F: Future>(
         files: &Files,
         kind: LockKind,
-        patience: Duration,
+        patience: &Patience,
         meanwhile: impl Fn() -> F,
-    ) -> Result<(Self, T), Error>
-    where
-        F: Future<Output = Result<T, Error>>,
-    {
-        let deadline = Instant::now() + patience;
+    ) -> Result<(Self, F::Output), Error> {
+        let deadline = Instant::now() + patience.time;
         let mut pause = RETRY.0;
         loop {
             let error = match Self::try_acquire(files, kind, &meanwhile).await {
@@ -110,24 +116,30 @@ impl Lock {
                 other => return other,
             };
             if pause == RETRY.0 {
-                tracing::warn!("{error}; waiting up to {} s for it", patience.as_secs());
+                tracing::warn!("{error}; waiting up to {} s for it", patience.time.as_secs());
             }
-            tokio::time::sleep_until(deadline.min(Instant::now() + pause)).await;
+            let pausing = tokio::time::sleep_until(deadline.min(Instant::now() + pause));
+            patience.cancel.run_until_cancelled(pausing).await.ok_or(Error::Cancelled)?;
             pause = RETRY.1.min(pause * 2);
         }
     }
 
-    async fn try_acquire<T, F>(files: &Files, kind: LockKind, meanwhile: impl Fn() -> F) -> Result<(Self, T), Error>
-    where
-        F: Future<Output = Result<T, Error>>,
-    {
+    async fn try_acquire<F: Future>(
+        files: &Files,
+        kind: LockKind,
+        meanwhile: impl Fn() -> F,
+    ) -> Result<(Self, F::Output), Error> {
         let claim = Claim::write(files, kind).await?;
         // the first is what matters: whoever objects ends both
-        let (lock, found) = futures::try_join!(claim.confirm(files), async { Ok(meanwhile().await) })?;
+        futures::try_join!(claim.confirm(files), async { Ok(meanwhile().await) })
+    }
+
+    /// Goes on with what was found, or releases the lock if that failed.
+    pub(crate) async fn with<T, E>(self, found: Result<T, E>) -> Result<(Self, T), E> {
         match found {
-            Ok(found) => Ok((lock, found)),
+            Ok(found) => Ok((self, found)),
             Err(error) => {
-                lock.release().await;
+                self.release().await;
                 Err(error)
             }
         }

@@ -141,13 +141,9 @@ impl Repository {
     /// directory cannot be read or a blob that is needed is missing: what is needed is unknown then.
     pub async fn prune(&self, request: &PruneRequest, control: &Control) -> Result<Prune, Error> {
         let lock = self.lock(LockKind::Exclusive).await?;
-        match control.until_cancelled(self.plan_prune(request, control).boxed()).await {
-            Ok((inventory, plan)) => Ok(Prune { files: self.shared_files(), lock, inventory, plan }),
-            Err(error) => {
-                lock.release().await;
-                Err(error)
-            }
-        }
+        let planned = control.until_cancelled(self.plan_prune(request, control).boxed()).await;
+        let (lock, (inventory, plan)) = lock.with(planned).await?;
+        Ok(Prune { files: self.shared_files(), lock, inventory, plan })
     }
 
     async fn plan_prune(&self, request: &PruneRequest, control: &Control) -> Result<(Arc<Inventory>, Plan), Error> {

@@ -7,6 +7,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     Compression, Error, Id, Kdf, Password, Store,
@@ -15,7 +16,7 @@ use crate::{
     index::{Index, IndexFile},
     key::MasterKey,
     keys::{self, NewKey, OpenKey},
-    lock::{Lock, LockKind},
+    lock::{Lock, LockKind, Patience},
     pack::PackedBlob,
     polynomial,
     reader::Reader,
@@ -42,7 +43,7 @@ pub struct Repository {
     key: Arc<OpenKey>,
     id: Id,
     /// How long to wait for the lock of others.
-    patience: Duration,
+    patience: Patience,
     /// The config's polynomial: a secret that all who cut files have in common.
     polynomial: u64,
 }
@@ -75,7 +76,7 @@ impl Repository {
         let (id, polynomial) = write_config(&store, &cipher, &key).await?;
         key.clear_orphans(&store).await?;
         let (files, key) = (Arc::new(Files { store, cipher }), Arc::new(OpenKey { id: key.id, master }));
-        Ok(Self { files, key, id, patience: Duration::ZERO, polynomial })
+        Ok(Self { files, key, id, patience: Patience::default(), polynomial })
     }
 
     /// Opens a repository.
@@ -105,14 +106,20 @@ impl Repository {
         let polynomial = u64::from_str_radix(&config.chunker_polynomial, 16)
             .map_err(|error| Error::damaged(CONFIG, format!("its chunker polynomial: {error}")))?;
         let files = Arc::new(Files { store, cipher: key.master.cipher() });
-        Ok(Self { files, key: Arc::new(key), id: config.id, patience: Duration::ZERO, polynomial })
+        Ok(Self { files, key: Arc::new(key), id: config.id, patience: Patience::default(), polynomial })
     }
 
     /// The same, waiting up to `patience` for a lock that is in the way instead of failing at once. The holder is
     /// named once, by a warning.
     #[must_use]
     pub fn with_patience(self, patience: Duration) -> Self {
-        Self { patience, ..self }
+        Self { patience: Patience { time: patience, ..self.patience }, ..self }
+    }
+
+    /// The same, giving up its wait for a lock of others once the token is cancelled.
+    #[must_use]
+    pub fn giving_up_on(self, cancel: CancellationToken) -> Self {
+        Self { patience: Patience { cancel, ..self.patience }, ..self }
     }
 
     /// The id drawn when the repository was created, the same wherever it is copied.
@@ -160,7 +167,7 @@ impl Repository {
     /// # Errors
     /// [`Error::FileMissing`] if there is none of this id, [`Error::Locked`] while anybody works on the repository.
     pub async fn forget(&self, id: &Id) -> Result<(), Error> {
-        let lock = Lock::acquire(&self.files, LockKind::Exclusive, self.patience).await?;
+        let lock = Lock::acquire(&self.files, LockKind::Exclusive, &self.patience).await?;
         let forgotten = self.forget_locked(id, &lock).await;
         lock.release().await;
         forgotten
@@ -189,7 +196,8 @@ impl Repository {
     /// [`Error::Locked`] while a prune or a forget runs.
     pub async fn writer_with(&self, compression: Compression) -> Result<Writer, Error> {
         let load = || self.stored_index();
-        let (lock, index) = Lock::acquire_while(&self.files, LockKind::Shared, self.patience, load).await?;
+        let (lock, index) = Lock::acquire_while(&self.files, LockKind::Shared, &self.patience, load).await?;
+        let (lock, index) = lock.with(index).await?;
         Ok(Writer::new(self.files.clone(), lock, index, compression))
     }
 
@@ -233,9 +241,14 @@ impl Repository {
         &self.files
     }
 
+    /// How long to wait for the lock of others.
+    pub(crate) fn patience(&self) -> &Patience {
+        &self.patience
+    }
+
     /// Takes a lock, as patiently as was asked for.
     pub(crate) async fn lock(&self, kind: LockKind) -> Result<Lock, Error> {
-        Lock::acquire(&self.files, kind, self.patience).await
+        Lock::acquire(&self.files, kind, &self.patience).await
     }
 
     pub(crate) fn shared_files(&self) -> Arc<Files> {

@@ -8,7 +8,6 @@ use serde::Serialize;
 use crate::{
     Error, Repository, Tally,
     inventory::Inventory,
-    lock::LockKind,
     pack::{self, BlobKind},
     progress::{Control, Stage},
     prune::mark::{self, Marked},
@@ -55,7 +54,7 @@ impl Repository {
     /// # Errors
     /// [`Error::NeedsUnknown`] if a snapshot, an index file or a directory cannot be read; [`Error::Locked`].
     pub async fn stats(&self, control: &Control) -> Result<RepositoryStats, Error> {
-        let lock = self.lock(LockKind::Shared).await?;
+        let lock = self.read_lock().await?;
         let counted = control.until_cancelled(self.count(control).boxed()).await;
         lock.release().await;
         counted

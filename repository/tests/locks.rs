@@ -12,7 +12,7 @@ use std::{
 };
 
 use common::{init, lines, meta, objects, open, restic, restic_command, restic_ok, root};
-use stillpoint_repository::{Error, Id, LockState, Repository, Stale, Store, Writer};
+use stillpoint_repository::{Control, Error, Id, LockState, PruneRequest, Repository, Stale, Store, Writer};
 use stillpoint_test_support::require;
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -129,6 +129,53 @@ async fn restic_neither_prunes_nor_forgets_while_we_write() {
     commit(writer, 20).await.unwrap();
     restic_ok(&path, ["forget", "--prune", &snapshot]);
     restic_ok(&path, ["check", "--read-data"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_prunes_or_forgets_while_somebody_reads_and_everybody_backs_up() {
+    let Some(_restic) = require::program("restic") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let (path, store) = store(&folder);
+    let repository = init(&store).await;
+    let snapshot = backup(&repository, 10).await;
+    let (lock, snapshots) = repository.read_lock_while(|| repository.snapshots()).await.unwrap();
+    assert_eq!((snapshots.len(), locks(&path)), (1, 1));
+    for command in [&["prune"][..], &["forget", &snapshot.to_string()]] {
+        let refused = restic(&path, command);
+        let said = String::from_utf8(refused.stderr).unwrap();
+        assert!(!refused.status.success() && said.contains("already locked"), "{said}");
+    }
+    let pruned = repository.prune(&PruneRequest::default(), &Control::default()).await.map(drop);
+    for refused in [pruned, repository.forget(&snapshot).await] {
+        assert!(matches!(refused, Err(Error::Locked { exclusive: false, .. })), "{refused:?}");
+    }
+    backup(&repository, 20).await;
+    restic_ok(&path, ["backup", "--quiet", "Cargo.toml"]);
+
+    let patient = repository.clone().with_patience(DEADLINE);
+    let prune = tokio::spawn(async move { patient.prune(&PruneRequest::default(), &Control::default()).await });
+    lock.release().await;
+    prune.await.unwrap().unwrap().abandon().await;
+    assert_eq!(locks(&path), 0);
+    repository.forget(&snapshot).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_begins_to_read_while_a_prune_runs_and_a_lock_that_cannot_be_read_is_no_hindrance() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, store) = store(&folder);
+    let repository = init(&store).await;
+    backup(&repository, 10).await;
+    let prune = repository.prune(&PruneRequest::default(), &Control::default()).await.unwrap();
+    let refused = repository.read_lock_while(|| repository.snapshots()).await;
+    assert!(matches!(refused.map(drop), Err(Error::Locked { exclusive: true, .. })));
+    prune.abandon().await;
+
+    // what nobody can read keeps exclusive locks away, so it is as good as one of ours
+    std::fs::write(path.join("locks").join(Id::of(b"garbage").to_string()), "garbage").unwrap();
+    let (lock, snapshots) = repository.read_lock_while(|| repository.snapshots()).await.unwrap();
+    assert_eq!(snapshots.len(), 1);
+    lock.release().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -91,7 +91,11 @@ async fn put(files: &Files, lock: &LockFile) -> Id {
 }
 
 async fn acquire(files: &Files, kind: LockKind) -> Result<Lock, Error> {
-    Lock::acquire(files, kind, Duration::ZERO).await
+    Lock::acquire(files, kind, &Patience::default()).await
+}
+
+fn patience(seconds: u64) -> Patience {
+    Patience { time: Duration::from_secs(seconds), ..Patience::default() }
 }
 
 /// A lock of restic on another host.
@@ -148,8 +152,9 @@ async fn a_caller_that_gives_up_while_waiting_leaves_no_lock() {
 #[tokio::test(start_paused = true)]
 async fn work_done_meanwhile_is_handed_out_after_a_lock_that_was_there_before_it() {
     let files = files();
-    let meanwhile = || async { Ok((Instant::now(), locks(&files).await)) };
-    let (lock, (at, seen)) = Lock::acquire_while(&files, LockKind::Shared, Duration::ZERO, meanwhile).await.unwrap();
+    let meanwhile = || async { (Instant::now(), locks(&files).await) };
+    let (lock, (at, seen)) =
+        Lock::acquire_while(&files, LockKind::Shared, &Patience::default(), meanwhile).await.unwrap();
     assert_eq!(seen, locks(&files).await, "it ran under the lock");
     assert!(at.elapsed() >= SETTLE, "it did not wait for others");
     lock.verify().await.unwrap();
@@ -158,8 +163,8 @@ async fn work_done_meanwhile_is_handed_out_after_a_lock_that_was_there_before_it
 #[tokio::test(start_paused = true)]
 async fn work_done_meanwhile_is_thrown_away_if_somebody_objects() {
     let files = files();
-    let intrude = || async { Ok(put(&files, &elsewhere()).await) };
-    let refused = Lock::acquire_while(&files, LockKind::Shared, Duration::ZERO, intrude).await;
+    let intrude = || async { put(&files, &elsewhere()).await };
+    let refused = Lock::acquire_while(&files, LockKind::Shared, &Patience::default(), intrude).await;
     assert!(matches!(refused, Err(Error::Locked { pid: 1, .. })));
     assert_eq!(locks(&files).await.len(), 1, "only the other's lock stays");
 }
@@ -168,8 +173,9 @@ async fn work_done_meanwhile_is_thrown_away_if_somebody_objects() {
 async fn a_lock_is_released_if_the_work_done_meanwhile_fails() {
     let files = files();
     let fail = || async { Err::<(), _>(Error::damaged("index/ab", "on purpose")) };
-    let failed = Lock::acquire_while(&files, LockKind::Shared, Duration::ZERO, fail).await;
-    assert!(matches!(failed, Err(Error::Damaged { .. })));
+    let (lock, failed) = Lock::acquire_while(&files, LockKind::Shared, &Patience::default(), fail).await.unwrap();
+    assert_eq!(locks(&files).await.len(), 1);
+    assert!(matches!(lock.with(failed).await, Err(Error::Damaged { .. })));
     assert!(locks(&files).await.is_empty());
 }
 
@@ -182,8 +188,9 @@ async fn a_patient_caller_gets_the_lock_once_it_is_free() {
         other.release().await;
     };
     let tries = AtomicUsize::new(0);
-    let meanwhile = || async { Ok(tries.fetch_add(1, Ordering::SeqCst)) };
-    let waiting = Lock::acquire_while(&files, LockKind::Shared, 60 * SECOND, meanwhile);
+    let meanwhile = || async { tries.fetch_add(1, Ordering::SeqCst) };
+    let patience = patience(60);
+    let waiting = Lock::acquire_while(&files, LockKind::Shared, &patience, meanwhile);
     let (found, ()) = tokio::join!(waiting, release);
     found.unwrap().0.verify().await.unwrap();
     assert_eq!(tries.into_inner(), 1, "nothing is read for a lock that is refused at once");
@@ -194,7 +201,7 @@ async fn patience_ends_with_the_name_of_the_holder() {
     let files = files();
     let _other = acquire(&files, LockKind::Exclusive).await.unwrap();
     let begun = Instant::now();
-    let refused = Lock::acquire(&files, LockKind::Shared, 20 * SECOND).await;
+    let refused = Lock::acquire(&files, LockKind::Shared, &patience(20)).await;
     assert!(matches!(refused, Err(Error::Locked { exclusive: true, .. })));
     assert!((20 * SECOND..21 * SECOND).contains(&begun.elapsed()), "{:?}", begun.elapsed());
 }
@@ -343,4 +350,18 @@ async fn an_empty_lock_file_is_no_lock() {
     let files = files();
     files.store.put(&Folder::Locks.path(&Id::of(b"")), "".into()).await.unwrap();
     acquire(&files, LockKind::Exclusive).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_for_a_lock_ends_when_it_is_cancelled() {
+    let files = files();
+    let _other = acquire(&files, LockKind::Exclusive).await.unwrap();
+    let (patience, begun) = (patience(3600), Instant::now());
+    let cancel = async {
+        sleep(7 * SECOND).await;
+        patience.cancel.cancel();
+    };
+    let (refused, ()) = tokio::join!(Lock::acquire(&files, LockKind::Shared, &patience), cancel);
+    assert!(matches!(refused, Err(Error::Cancelled)));
+    assert!(begun.elapsed() < 8 * SECOND, "{:?}", begun.elapsed());
 }
