@@ -9,11 +9,14 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum};
 use jiff::SignedDuration;
 use stillpoint_repository::{Error, Kdf, Password, Repository, Store, StoreOptions};
+use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
+
+use crate::interrupt;
 
 /// The command line is well formed but cannot be meant.
 #[derive(Debug, thiserror::Error)]
@@ -149,6 +152,57 @@ impl LockArgs {
     /// The repository, as patient as was asked for.
     pub(crate) fn patient(&self, repository: Repository) -> Repository {
         repository.with_patience(self.retry_lock)
+    }
+}
+
+/// How to keep prunes away from what is read.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Repository")]
+pub(crate) struct ReadLockArgs {
+    /// Take no lock, where the repository cannot be written; a prune may then remove what is being read
+    #[arg(long)]
+    pub(crate) no_lock: bool,
+    #[command(flatten)]
+    pub(crate) lock: LockArgs,
+}
+
+impl ReadLockArgs {
+    /// Finds what is to be read, then does `work` with it; no prune can remove it meanwhile. A signal cancels the token,
+    /// on which `work` must end.
+    ///
+    /// `find` only reads, runs while others may still object to our lock, and is dropped at a signal.
+    pub(crate) async fn reading<T, R, F>(
+        &self,
+        repository: &Repository,
+        cancel: &CancellationToken,
+        find: impl Fn() -> F,
+        work: impl AsyncFnOnce(T) -> anyhow::Result<R>,
+    ) -> anyhow::Result<R>
+    where
+        F: Future<Output = anyhow::Result<T>>,
+    {
+        let repository = self.lock.patient(repository.clone()).giving_up_on(cancel.clone());
+        let found = || interrupt::unless(cancel, find());
+        let work = async {
+            if self.no_lock {
+                return work(found().await?).await;
+            }
+            let (lock, found) = repository.read_lock_while(found).await.map_err(unlockable)?;
+            let done = work(found).await;
+            lock.release().await;
+            done
+        };
+        interrupt::cancelling(cancel, Box::pin(work)).await?
+    }
+}
+
+/// Says how to read where no lock can be written.
+fn unlockable(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast_ref() {
+        Some(Error::ReadOnly { .. } | Error::AccessDenied { .. }) => {
+            anyhow!("no lock can be taken: {error:#}; --no-lock reads without one")
+        }
+        _ => error,
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::pin::Pin;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use tokio::signal::{
     self,
     unix::{SignalKind, signal},
@@ -26,6 +26,14 @@ pub(crate) async fn cancelling<T>(
             Ok(work.await)
         }
     }
+}
+
+/// Runs `work`, which leaves nothing behind when it is dropped, until the token is cancelled.
+pub(crate) async fn unless<T>(
+    cancel: &CancellationToken,
+    work: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    cancel.run_until_cancelled(work).await.unwrap_or_else(|| Err(anyhow!("interrupted")))
 }
 
 /// Waits for Ctrl-C or a request to end.

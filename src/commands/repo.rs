@@ -9,11 +9,15 @@ mod prune;
 mod stats;
 mod unlock;
 
-use clap::Subcommand;
-use stillpoint_repository::{Control, Error, Progress, Stage};
+use clap::{Args, Subcommand};
+use stillpoint_repository::{Control, Error, Progress, Repository, Stage};
 use tokio_util::sync::CancellationToken;
 
-use crate::{exit::Exit, interrupt, output, progress};
+use crate::{
+    args::{LockArgs, OutputArgs, RepoArgs},
+    exit::Exit,
+    interrupt, output, progress,
+};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RepoCommand {
@@ -51,11 +55,32 @@ pub(crate) async fn run(command: RepoCommand) -> anyhow::Result<Exit> {
     }
 }
 
+/// The flags of whatever takes a lock.
+#[derive(Debug, Args)]
+struct WorkArgs {
+    #[command(flatten)]
+    repo: RepoArgs,
+    #[command(flatten)]
+    lock: LockArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+impl WorkArgs {
+    async fn open(&self) -> anyhow::Result<Repository> {
+        Ok(self.lock.patient(self.repo.open().await?))
+    }
+}
+
 /// Runs work on the whole repository: draws how far it is, and asks it to stop when a signal says so.
-async fn attended<T>(work: impl AsyncFnOnce(&Control) -> Result<T, Error>) -> anyhow::Result<T> {
+async fn attended<T>(
+    repository: &Repository,
+    work: impl AsyncFnOnce(&Repository, &Control) -> Result<T, Error>,
+) -> anyhow::Result<T> {
     let (progress, drawn) = progress::draw(describe);
     let control = Control { progress, cancel: CancellationToken::new() };
-    let done = interrupt::cancelling(&control.cancel, Box::pin(work(&control))).await??;
+    let repository = repository.clone().giving_up_on(control.cancel.clone());
+    let done = interrupt::cancelling(&control.cancel, Box::pin(work(&repository, &control))).await??;
     drop(drawn);
     Ok(done)
 }

@@ -4,10 +4,18 @@ use std::{collections::BTreeMap, fmt::Write};
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use stillpoint_catalog::{self as catalog, Backup};
 use stillpoint_objects::{discovery, retry::Retry, sanitise::Mapping};
 use stillpoint_restore::{self as restore, Applied, Foreseen, Foresight, Plan, Progress, RestoreRequest};
+use tokio_util::sync::CancellationToken;
 
-use crate::{args::OutputArgs, cluster::ClusterArgs, commands::backup::ReadArgs, exit::Exit, output, progress};
+use crate::{
+    args::{OutputArgs, ReadLockArgs},
+    cluster::ClusterArgs,
+    commands::backup::ReadArgs,
+    exit::Exit,
+    interrupt, output, progress,
+};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RestoreCommand {
@@ -39,6 +47,8 @@ pub(crate) struct CreateArgs {
     #[command(flatten)]
     read: ReadArgs,
     #[command(flatten)]
+    lock: ReadLockArgs,
+    #[command(flatten)]
     output: OutputArgs,
 }
 
@@ -58,17 +68,24 @@ struct Foretold<'a> {
 
 pub(crate) async fn run(command: RestoreCommand) -> anyhow::Result<Exit> {
     let RestoreCommand::Create(args) = command;
-    let (_, _, backup) = args.read.find(&args.from_backup).await?;
+    let (repository, trust) = args.read.open().await?;
+    let cancel = CancellationToken::new();
+    let find = async || Ok(catalog::find(&repository, &args.from_backup, &trust).await?);
+    let work = async |backup: Backup| interrupt::unless(&cancel, Box::pin(create(&args, &backup))).await;
+    args.lock.reading(&repository, &cancel, find, work).await
+}
+
+async fn create(args: &CreateArgs, backup: &Backup) -> anyhow::Result<Exit> {
     let target = args.cluster.connect().await?;
     let discovery = discovery::discover(&target.client, &Retry::default()).await?;
-    let namespaces: BTreeMap<_, _> = args.namespace_mappings.into_iter().collect();
+    let namespaces: BTreeMap<_, _> = args.namespace_mappings.iter().cloned().collect();
     let request = RestoreRequest {
         mapping: Mapping { namespaces, ..Mapping::default() },
         accept_untrusted: args.accept_untrusted,
     };
-    let plan = restore::plan(&backup, &discovery, &request).await?;
+    let plan = restore::plan(backup, &discovery, &request).await?;
     if args.dry_run {
-        let foreseen = restore::dry_run(&target.client, &backup, &plan).await?;
+        let foreseen = restore::dry_run(&target.client, backup, &plan).await?;
         let foretold = Foretold { plan: &plan, foreseen: &foreseen };
         output::print(args.output.output, &foretold, || foretold.to_text(args.details))?;
         let refused = foreseen.iter().any(|foreseen| matches!(foreseen.foresight, Foresight::Refused(_)));
@@ -77,7 +94,7 @@ pub(crate) async fn run(command: RestoreCommand) -> anyhow::Result<Exit> {
     let (progress, drawn) = progress::draw(|progress: &Progress| {
         format!("{} of {} objects", output::count(progress.done), output::count(progress.total))
     });
-    let applied = restore::apply(&target.client, &backup, &plan, progress).await?;
+    let applied = restore::apply(&target.client, backup, &plan, progress).await?;
     drop(drawn);
     output::print(args.output.output, &applied, || applied_text(&plan, &applied, args.details))?;
     Ok(if applied.refused.is_empty() { Exit::Done } else { Exit::Degraded })

@@ -17,10 +17,9 @@ use stillpoint_verifier::{self as verifier, Progress, TestRequest, report};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    args::OutputArgs,
+    args::{OutputArgs, ReadLockArgs},
     commands::{backup::ReadArgs, scratch::Kind},
     exit::Exit,
-    interrupt,
     keys::SigningArgs,
     output, progress,
 };
@@ -46,6 +45,8 @@ pub(crate) struct VerifyArgs {
     #[command(flatten)]
     read: ReadArgs,
     #[command(flatten)]
+    lock: ReadLockArgs,
+    #[command(flatten)]
     signing: SigningArgs,
     #[command(flatten)]
     output: OutputArgs,
@@ -55,11 +56,14 @@ pub(crate) async fn run(args: VerifyArgs) -> anyhow::Result<Exit> {
     let key = args.signing.key()?;
     let (repository, trust) = args.read.open().await?;
     let cancel = CancellationToken::new();
-    let request = TestRequest { scratch: args.scratch.into(), trust: trust.clone(), cancel };
-    let (progress, drawn) = progress::draw(|progress: &Progress| progress.to_string());
-    let test = verifier::test(&repository, &args.name, &request, progress);
-    let verdict = interrupt::cancelling(&request.cancel, Box::pin(test)).await??;
-    drop(drawn);
+    let request = TestRequest { scratch: args.scratch.into(), trust: trust.clone(), cancel: cancel.clone() };
+    let test = async |()| {
+        let (progress, drawn) = progress::draw(|progress: &Progress| progress.to_string());
+        let verdict = Box::pin(verifier::test(&repository, &args.name, &request, progress)).await?;
+        drop(drawn);
+        Ok(verdict)
+    };
+    let verdict = args.lock.reading(&repository, &cancel, async || Ok(()), test).await?;
     if let Some(path) = &args.report {
         write_report(&repository, &trust, &verdict, path).await?;
     }

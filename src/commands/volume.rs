@@ -15,9 +15,14 @@ use stillpoint_filetree::{
     backup::problems,
     volume::{self, HostFilter, VolumeBackup},
 };
-use stillpoint_repository::Repository;
+use stillpoint_repository::{Reader, Repository};
+use tokio_util::sync::CancellationToken;
 
-use crate::{args::RepoArgs, exit::Exit, output};
+use crate::{
+    args::{ReadLockArgs, RepoArgs},
+    exit::Exit,
+    output,
+};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum VolumeCommand {
@@ -88,6 +93,8 @@ pub(crate) struct BackupArgs {
     host: HostArgs,
     #[command(flatten)]
     repo: RepoArgs,
+    #[command(flatten)]
+    lock: ReadLockArgs,
 }
 
 /// `latest` means what is meant anyway; it is spelt out where people are used to restic.
@@ -103,14 +110,31 @@ fn snapshot_id(text: &str) -> Result<String, String> {
 const LATEST: &str = "latest";
 
 impl BackupArgs {
-    async fn find(&self, name: &str) -> anyhow::Result<(Repository, VolumeBackup)> {
+    /// Finds the backup that is meant, and does `work` on it while no prune can remove what it needs.
+    ///
+    /// `find` looks into the backup for what is to be worked on, as [`ReadLockArgs::reading`] asks.
+    async fn reading<T, R>(
+        &self,
+        name: &str,
+        cancel: &CancellationToken,
+        find: impl AsyncFn(&Reader, &VolumeBackup) -> anyhow::Result<T>,
+        work: impl AsyncFnOnce(Reader, T) -> anyhow::Result<R>,
+    ) -> anyhow::Result<R> {
         let repository = self.repo.open().await?;
         let snapshot = self.snapshot.as_deref().filter(|id| *id != LATEST);
-        let backup = volume::find(&repository, name, &self.host.filter(), snapshot).await?;
-        if backup.degraded {
-            note_problems(&repository, &backup).await?;
-        }
-        Ok((repository, backup))
+        let find = async || {
+            let backup = volume::find(&repository, name, &self.host.filter(), snapshot).await?;
+            let reader = repository.reader().await?;
+            let found = find(&reader, &backup).await?;
+            Ok((backup, reader, found))
+        };
+        let work = async |(backup, reader, found): (VolumeBackup, Reader, T)| {
+            if backup.degraded {
+                note_problems(&repository, &backup).await?;
+            }
+            work(reader, found).await
+        };
+        self.lock.reading(&repository, cancel, find, work).await
     }
 }
 

@@ -39,6 +39,6 @@ pub enum Error {
     #[error(transparent)]
     Repository(#[from] stillpoint_repository::Error),
     /// The work was stopped from outside.
-    #[error("the backup was stopped before it was done; nothing was committed")]
+    #[error("the backup was interrupted before it was done; nothing was committed: run it again")]
     Stopped,
 }

@@ -18,13 +18,14 @@ use stillpoint_objects::{
 use stillpoint_repository::{Kdf, Password, Repository, Store, signing::Trust};
 use tempfile::TempDir;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::ReadArgs;
 use crate::{
-    args::{OutputArgs, UsageError},
+    args::{OutputArgs, ReadLockArgs, UsageError},
     cluster::{ClusterArgs, Target},
     exit::Exit,
-    output,
+    interrupt, output,
 };
 
 #[derive(Debug, Args)]
@@ -44,6 +45,8 @@ pub(crate) struct DiffArgs {
     cluster: ClusterArgs,
     #[command(flatten)]
     read: ReadArgs,
+    #[command(flatten)]
+    lock: ReadLockArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -69,20 +72,33 @@ pub(crate) enum What {
 }
 
 pub(crate) async fn run(args: DiffArgs) -> anyhow::Result<Exit> {
-    let (repository, trust, older) = args.read.find(&args.name).await?;
-    let differences = match &args.other {
-        Some(other) => {
-            let newer = catalog::find(&repository, other, &trust).await?;
-            between(&older, &newer, args.show_secrets).await?
-        }
-        None if args.live => {
-            let live = Live::capture(args.cluster.connect().await?, &older).await?;
-            between(&older, &live.backup, args.show_secrets).await?
-        }
-        None => return Err(UsageError("name a second backup, or say --live".to_owned()).into()),
+    let (repository, trust) = args.read.open().await?;
+    let cancel = CancellationToken::new();
+    let find = async || {
+        let older = catalog::find(&repository, &args.name, &trust).await?;
+        let newer = match &args.other {
+            Some(other) => Some(catalog::find(&repository, other, &trust).await?),
+            None => None,
+        };
+        Ok((older, newer))
     };
+    let work = async |(older, newer): (Backup, Option<Backup>)| {
+        interrupt::unless(&cancel, Box::pin(compare_all(&args, &older, newer.as_ref()))).await
+    };
+    let differences = args.lock.reading(&repository, &cancel, find, work).await?;
     output::print(args.output.output, &differences, || to_text(&differences))?;
     Ok(Exit::Done)
+}
+
+async fn compare_all(args: &DiffArgs, older: &Backup, newer: Option<&Backup>) -> anyhow::Result<Vec<Difference>> {
+    match newer {
+        Some(newer) => between(older, newer, args.show_secrets).await,
+        None if args.live => {
+            let live = Live::capture(args.cluster.connect().await?, older).await?;
+            between(older, &live.backup, args.show_secrets).await
+        }
+        None => Err(UsageError("name a second backup, or say --live".to_owned()).into()),
+    }
 }
 
 /// The cluster now, as a backup with another one's scope, in a repository that goes when this does.

@@ -4,15 +4,10 @@ use std::fmt::Write;
 
 use clap::Args;
 use serde::Serialize;
-use stillpoint_repository::{Affected, CheckReport, CheckRequest, Control, Finding, ReadData, Severity};
+use stillpoint_repository::{Affected, CheckReport, CheckRequest, Finding, ReadData, Severity};
 
-use super::{attended, directories};
-use crate::{
-    args::{LockArgs, OutputArgs, RepoArgs},
-    commands::backup::seconds,
-    exit::Exit,
-    output,
-};
+use super::{WorkArgs, attended, directories};
+use crate::{commands::backup::seconds, exit::Exit, output};
 
 pub(crate) const EXAMPLES: &str = "Examples:
   stillpoint repo check                              # index, packs by size, every directory
@@ -34,11 +29,7 @@ pub(crate) struct CheckArgs {
     #[arg(long)]
     no_lock: bool,
     #[command(flatten)]
-    repo: RepoArgs,
-    #[command(flatten)]
-    lock: LockArgs,
-    #[command(flatten)]
-    output: OutputArgs,
+    work: WorkArgs,
 }
 
 /// Reads `5%` or `3/7`.
@@ -63,13 +54,13 @@ struct Checked {
 }
 
 pub(crate) async fn run(args: CheckArgs) -> anyhow::Result<Exit> {
-    let CheckArgs { read_data, read_data_subset, no_lock, repo, lock, output } = args;
+    let CheckArgs { read_data, read_data_subset, no_lock, work } = args;
     let read_data = if read_data { ReadData::All } else { read_data_subset.unwrap_or_default() };
-    let repository = lock.patient(repo.open().await?);
+    let repository = work.open().await?;
     let request = CheckRequest { read_data, without_lock: no_lock };
-    let report = attended(async |control: &Control| repository.check(&request, control).await).await?;
+    let report = attended(&repository, async |repository, control| repository.check(&request, control).await).await?;
     let checked = Checked { errors: report.errors(), report };
-    output::print(output.output, &checked, || text(&checked.report))?;
+    output::print(work.output.output, &checked, || text(&checked.report))?;
     Ok(if checked.errors == 0 { Exit::Done } else { Exit::Failed })
 }
 

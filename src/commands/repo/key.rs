@@ -14,8 +14,9 @@ use serde::Serialize;
 use stillpoint_repository::{Id, Kdf, KeyInfo, Password};
 use zeroize::Zeroizing;
 
+use super::WorkArgs;
 use crate::{
-    args::{LockArgs, OutputArgs, RepoArgs, UsageError, password_in},
+    args::{OutputArgs, RepoArgs, UsageError, password_in},
     commands::backup::seconds,
     exit::Exit,
     output,
@@ -43,11 +44,7 @@ pub(crate) struct ChangeArgs {
     #[arg(long, value_name = "FILE")]
     new_password_file: Option<PathBuf>,
     #[command(flatten)]
-    repo: RepoArgs,
-    #[command(flatten)]
-    lock: LockArgs,
-    #[command(flatten)]
-    output: OutputArgs,
+    work: WorkArgs,
 }
 
 #[derive(Debug, Args)]
@@ -63,11 +60,7 @@ pub(crate) struct RemoveArgs {
     /// The key's id, or how it begins
     id: String,
     #[command(flatten)]
-    repo: RepoArgs,
-    #[command(flatten)]
-    lock: LockArgs,
-    #[command(flatten)]
-    output: OutputArgs,
+    work: WorkArgs,
 }
 
 #[derive(Serialize)]
@@ -99,11 +92,11 @@ pub(crate) async fn run(command: KeyCommand) -> anyhow::Result<Exit> {
 }
 
 async fn add(args: ChangeArgs) -> anyhow::Result<()> {
-    let ChangeArgs { new_password_file, repo, lock, output } = args;
-    let repository = lock.patient(repo.open().await?);
+    let ChangeArgs { new_password_file, work } = args;
+    let repository = work.open().await?;
     let id = repository.add_key(&new_password(new_password_file)?, Kdf::default()).await?;
     let changed = Changed { added: Some(id.to_string()), removed: None };
-    output::print(output.output, &changed, || format!("added key {}\n", id.short()))
+    output::print(work.output.output, &changed, || format!("added key {}\n", id.short()))
 }
 
 async fn list(args: ListArgs) -> anyhow::Result<()> {
@@ -120,21 +113,21 @@ async fn list(args: ListArgs) -> anyhow::Result<()> {
 }
 
 async fn remove(args: RemoveArgs) -> anyhow::Result<()> {
-    let RemoveArgs { id, repo, lock, output } = args;
-    let repository = lock.patient(repo.open().await?);
+    let RemoveArgs { id, work } = args;
+    let repository = work.open().await?;
     let id = the_one(&id, &repository.keys().await?)?;
     repository.remove_key(&id).await?;
     let changed = Changed { added: None, removed: Some(id.to_string()) };
-    output::print(output.output, &changed, || format!("removed key {}\n", id.short()))
+    output::print(work.output.output, &changed, || format!("removed key {}\n", id.short()))
 }
 
 async fn passwd(args: ChangeArgs) -> anyhow::Result<()> {
-    let ChangeArgs { new_password_file, repo, lock, output } = args;
-    let repository = lock.patient(repo.open().await?);
+    let ChangeArgs { new_password_file, work } = args;
+    let repository = work.open().await?;
     let old = repository.keys().await?.into_iter().find(|key| key.in_use).map(|key| key.id);
     let new = repository.change_password(&new_password(new_password_file)?, Kdf::default()).await?;
     let changed = Changed { added: Some(new.to_string()), removed: old.as_ref().map(Id::to_string) };
-    output::print(output.output, &changed, || {
+    output::print(work.output.output, &changed, || {
         format!("changed the password: key {} opens the repository from now on\n", new.short())
     })
 }

@@ -3,15 +3,10 @@
 use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
-use stillpoint_repository::{Control, PrunePlan, PruneReport, PruneRequest, Tally};
+use stillpoint_repository::{PrunePlan, PruneReport, PruneRequest, Tally};
 
-use super::attended;
-use crate::{
-    args::{Format, LockArgs, OutputArgs, RepoArgs},
-    confirm,
-    exit::Exit,
-    output,
-};
+use super::{WorkArgs, attended};
+use crate::{args::Format, confirm, exit::Exit, output};
 
 pub(crate) const EXAMPLES: &str = "Examples:
   stillpoint repo prune --dry-run            # prints the plan
@@ -35,11 +30,7 @@ pub(crate) struct PruneArgs {
     #[arg(short, long)]
     yes: bool,
     #[command(flatten)]
-    repo: RepoArgs,
-    #[command(flatten)]
-    lock: LockArgs,
-    #[command(flatten)]
-    output: OutputArgs,
+    work: WorkArgs,
 }
 
 fn percent(text: &str) -> Result<f64, String> {
@@ -57,32 +48,32 @@ struct Pruned {
 }
 
 pub(crate) async fn run(args: PruneArgs) -> anyhow::Result<Exit> {
-    let PruneArgs { dry_run, max_unused, repack_small, yes, repo, lock, output } = args;
+    let PruneArgs { dry_run, max_unused, repack_small, yes, work } = args;
     if !dry_run && !yes {
         confirm::needs_somebody("prune, or --dry-run")?;
     }
-    let repository = lock.patient(repo.open().await?);
+    let repository = work.open().await?;
     let request = PruneRequest { max_unused_percent: max_unused, repack_small };
-    let prune = attended(async |control: &Control| repository.prune(&request, control).await).await?;
+    let prune = attended(&repository, async |repository, control| repository.prune(&request, control).await).await?;
     let plan = *prune.plan();
     let only_plan = dry_run || plan.is_empty();
     // nothing is removed before its plan was printed; for programs it goes with the result
-    match output.output {
+    match work.output.output {
         Format::Table => output::text(&plan_text(&plan))?,
         _ if only_plan => {}
         _ => output::note(plan_text(&plan).trim_end()),
     }
     if only_plan {
         prune.abandon().await;
-        output::print(output.output, &Pruned { plan, done: None }, String::new)?;
+        output::print(work.output.output, &Pruned { plan, done: None }, String::new)?;
         return Ok(Exit::Done);
     }
     if !yes && !confirm::confirmed().await {
         prune.abandon().await;
         bail!("nothing was removed: the plan was not confirmed");
     }
-    let done = attended(async |control: &Control| prune.execute(control).await).await?;
-    output::print(output.output, &Pruned { plan, done: Some(done) }, || done_text(&done))?;
+    let done = attended(&repository, async |_, control| prune.execute(control).await).await?;
+    output::print(work.output.output, &Pruned { plan, done: Some(done) }, || done_text(&done))?;
     Ok(Exit::Done)
 }
 

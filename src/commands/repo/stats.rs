@@ -2,14 +2,10 @@
 
 use clap::Args;
 use serde::Serialize;
-use stillpoint_repository::{Control, RepositoryStats, Snapshot};
+use stillpoint_repository::{RepositoryStats, Snapshot};
 
-use super::{attended, directories};
-use crate::{
-    args::{LockArgs, OutputArgs, RepoArgs},
-    exit::Exit,
-    output,
-};
+use super::{WorkArgs, attended, directories};
+use crate::{exit::Exit, output};
 
 pub(crate) const EXAMPLES: &str = "Examples:
   stillpoint repo stats
@@ -18,11 +14,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
 #[derive(Debug, Args)]
 pub(crate) struct StatsArgs {
     #[command(flatten)]
-    repo: RepoArgs,
-    #[command(flatten)]
-    lock: LockArgs,
-    #[command(flatten)]
-    output: OutputArgs,
+    work: WorkArgs,
 }
 
 /// Snapshots by what wrote them.
@@ -65,13 +57,13 @@ struct Counted {
 }
 
 pub(crate) async fn run(args: StatsArgs) -> anyhow::Result<Exit> {
-    let StatsArgs { repo, lock, output } = args;
-    let repository = lock.patient(repo.open().await?);
+    let StatsArgs { work } = args;
+    let repository = work.open().await?;
     let kinds = Kinds::of(&repository.snapshots().await?);
-    let stats = attended(async |control: &Control| repository.stats(control).await).await?;
-    let (url, id) = (repo.url().to_owned(), repository.id().to_string());
+    let stats = attended(&repository, async |repository, control| repository.stats(control).await).await?;
+    let (url, id) = (work.repo.url().to_owned(), repository.id().to_string());
     let counted = Counted { repository: url, id, kinds, compression: stats.compression(), stats };
-    output::print(output.output, &counted, || text(&counted))?;
+    output::print(work.output.output, &counted, || text(&counted))?;
     Ok(Exit::Done)
 }
 

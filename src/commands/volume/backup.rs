@@ -88,7 +88,8 @@ enum Outcome {
 
 pub(crate) async fn run(args: BackupArgs) -> anyhow::Result<Exit> {
     let BackupArgs { name, paths, exclude, cross_mounts, read_all, compression, host, repo, lock, output } = args;
-    let repository = lock.patient(repo.open().await?);
+    let cancel = CancellationToken::new();
+    let repository = lock.patient(repo.open().await?).giving_up_on(cancel.clone());
     let request = Request {
         name,
         host: host.unwrap_or_else(volume::this_host),
@@ -98,7 +99,7 @@ pub(crate) async fn run(args: BackupArgs) -> anyhow::Result<Exit> {
         read_all,
         compression,
         program_version: Some(concat!("stillpoint ", env!("CARGO_PKG_VERSION")).to_owned()),
-        cancel: CancellationToken::new(),
+        cancel,
     };
     let (progress, drawn) = progress::draw(describe);
     let work = backup::backup(&repository, &request, progress);

@@ -1,20 +1,24 @@
 //! `stillpoint volume diff`.
 
-use std::{fmt::Write, path::PathBuf};
+use std::{
+    fmt::Write,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 use stillpoint_filetree::{
     diff::{self, Change, Difference},
-    selection::{self, Selection},
+    selection,
     volume::{self, VolumeBackup},
 };
 use stillpoint_repository::Reader;
+use tokio_util::sync::CancellationToken;
 
 use super::{HostArgs, shown, snapshot_id};
 use crate::{
-    args::{OutputArgs, RepoArgs, UsageError},
+    args::{OutputArgs, ReadLockArgs, RepoArgs, UsageError},
     exit::Exit,
-    output,
+    interrupt, output,
 };
 
 #[derive(Debug, Args)]
@@ -35,30 +39,42 @@ pub(crate) struct DiffArgs {
     #[command(flatten)]
     repo: RepoArgs,
     #[command(flatten)]
+    lock: ReadLockArgs,
+    #[command(flatten)]
     output: OutputArgs,
 }
 
 pub(crate) async fn run(args: DiffArgs) -> anyhow::Result<Exit> {
-    let DiffArgs { name, old, new, path, host, repo, output } = args;
-    let repository = repo.open().await?;
+    let DiffArgs { name, old, new, path, host, repo, lock, output } = args;
+    let (repository, cancel) = (repo.open().await?, CancellationToken::new());
     let host = host.filter();
-    let all = volume::all(&repository, &name, &host).await?;
-    let pick = |id: Option<&str>| volume::pick(all.clone(), &name, &host, id);
-    let new = pick(new.as_deref().filter(|id| *id != super::LATEST))?;
-    let old = match old.as_deref() {
-        Some(super::LATEST) => pick(None)?,
-        Some(id) => pick(Some(id))?,
-        None => before(&all, &new)?,
+    let find = async || {
+        let all = volume::all(&repository, &name, &host).await?;
+        let pick = |id: Option<&str>| volume::pick(all.clone(), &name, &host, id);
+        let new = pick(new.as_deref().filter(|id| *id != super::LATEST))?;
+        let old = match old.as_deref() {
+            Some(super::LATEST) => pick(None)?,
+            Some(id) => pick(Some(id))?,
+            None => before(&all, &new)?,
+        };
+        Ok((repository.reader().await?, old, new))
     };
-    let reader = repository.reader().await?;
-    let select = async |backup: &VolumeBackup| selection::select(&reader, backup, path.as_deref()).await;
-    let differences = compare(&reader, &select(&old).await?, &select(&new).await?).await?;
-    output::print(output.output, &differences, || to_text(&old, &new, &differences))?;
+    let work = async |(reader, old, new): (Reader, VolumeBackup, VolumeBackup)| {
+        let differences = interrupt::unless(&cancel, compare(&reader, &old, &new, path.as_deref())).await?;
+        output::print(output.output, &differences, || to_text(&old, &new, &differences))
+    };
+    lock.reading(&repository, &cancel, find, work).await?;
     Ok(Exit::Done)
 }
 
-async fn compare(reader: &Reader, old: &Selection, new: &Selection) -> anyhow::Result<Vec<Difference>> {
-    Ok(diff::diff(reader, old, new).await?)
+async fn compare(
+    reader: &Reader,
+    old: &VolumeBackup,
+    new: &VolumeBackup,
+    path: Option<&Path>,
+) -> anyhow::Result<Vec<Difference>> {
+    let (old, new) = (selection::select(reader, old, path).await?, selection::select(reader, new, path).await?);
+    Ok(diff::diff(reader, &old, &new).await?)
 }
 
 /// The last backup before `new`.

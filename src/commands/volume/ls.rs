@@ -7,16 +7,18 @@ use jiff::Timestamp;
 use serde::Serialize;
 use stillpoint_filetree::{
     listing::{self, Depth},
-    selection,
+    selection::{self, Selection},
+    volume::VolumeBackup,
 };
-use stillpoint_repository::{Node, NodeKind, permissions};
+use stillpoint_repository::{Node, NodeKind, Reader, permissions};
+use tokio_util::sync::CancellationToken;
 
 use super::{BackupArgs, shown};
 use crate::{
     args::{Format, OutputArgs},
     commands::backup::seconds,
     exit::Exit,
-    output,
+    interrupt, output,
 };
 
 #[derive(Debug, Args)]
@@ -56,23 +58,34 @@ struct Entry {
 
 pub(crate) async fn run(args: LsArgs) -> anyhow::Result<Exit> {
     let LsArgs { name, path, long, recursive, backup, output } = args;
-    let (repository, backup) = backup.find(&name).await?;
-    let reader = repository.reader().await?;
-    let selection = selection::select(&reader, &backup, path.as_deref()).await?;
+    let cancel = CancellationToken::new();
+    let find =
+        async |reader: &Reader, backup: &VolumeBackup| Ok(selection::select(reader, backup, path.as_deref()).await?);
+    let work = async |reader: Reader, selection: Selection| {
+        interrupt::unless(&cancel, print(&reader, &selection, (recursive, long), output.output)).await
+    };
+    backup.reading(&name, &cancel, find, work).await?;
+    Ok(Exit::Done)
+}
+
+async fn print(
+    reader: &Reader,
+    selection: &Selection,
+    (recursive, long): (bool, bool),
+    format: Format,
+) -> anyhow::Result<()> {
     let depth = if recursive { Depth::All } else { Depth::Inside };
-    if output.output == Format::Table {
+    if format == Format::Table {
         let print = |path: &Path, node: &Node| output::text(&line(path, node, long));
-        listing::list(&reader, &selection, depth, print).await?;
-        return Ok(Exit::Done);
+        return listing::list(reader, selection, depth, print).await;
     }
     let mut entries = Vec::new();
     let collect = |path: &Path, node: &Node| -> anyhow::Result<()> {
         entries.push(entry(path, node));
         Ok(())
     };
-    listing::list(&reader, &selection, depth, collect).await?;
-    output::print(output.output, &entries, String::new)?;
-    Ok(Exit::Done)
+    listing::list(reader, selection, depth, collect).await?;
+    output::print(format, &entries, String::new)
 }
 
 fn entry(path: &Path, node: &Node) -> Entry {

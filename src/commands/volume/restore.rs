@@ -6,11 +6,13 @@ use clap::Args;
 use stillpoint_filetree::{
     restore::{self, Counts, Plan, ProblemKind, Problems, Progress, Report, Start},
     selection,
+    volume::VolumeBackup,
 };
+use stillpoint_repository::Reader;
 use tokio_util::sync::CancellationToken;
 
 use super::BackupArgs;
-use crate::{args::OutputArgs, exit::Exit, interrupt, output, progress};
+use crate::{args::OutputArgs, exit::Exit, output, progress};
 
 /// The flags' help and examples.
 pub(super) const EXAMPLES: &str = "\
@@ -49,21 +51,23 @@ pub(crate) struct RestoreArgs {
 
 pub(crate) async fn run(args: RestoreArgs) -> anyhow::Result<Exit> {
     let RestoreArgs { name, target, path, verify, dry_run, backup, output } = args;
-    let (repository, backup) = backup.find(&name).await?;
-    let reader = repository.reader().await?;
-    let selection = selection::select(&reader, &backup, path.as_deref()).await?;
-    let plan = restore::plan(&reader, &backup, &selection, &target).await?;
-    if dry_run {
-        output::print(output.output, &plan, || plan_text(&plan))?;
-        return Ok(exit(&plan.problems));
-    }
     let cancel = CancellationToken::new();
-    let (progress, drawn) = progress::draw(progress_line);
-    let work = Box::pin(restore::apply(&reader, plan, verify, progress, cancel.clone()));
-    let report = interrupt::cancelling(&cancel, work).await??;
-    drop(drawn);
-    output::print(output.output, &report, || report_text(&report))?;
-    Ok(exit(&report.problems))
+    let find = async |reader: &Reader, backup: &VolumeBackup| {
+        let selection = selection::select(reader, backup, path.as_deref()).await?;
+        Ok(restore::plan(reader, backup, &selection, &target).await?)
+    };
+    let work = async |reader: Reader, plan: Plan| {
+        if dry_run {
+            output::print(output.output, &plan, || plan_text(&plan))?;
+            return Ok(exit(&plan.problems));
+        }
+        let (progress, drawn) = progress::draw(progress_line);
+        let report = restore::apply(&reader, plan, verify, progress, cancel.clone()).await?;
+        drop(drawn);
+        output::print(output.output, &report, || report_text(&report))?;
+        Ok(exit(&report.problems))
+    };
+    backup.reading(&name, &cancel, find, work).await
 }
 
 fn exit(problems: &Problems) -> Exit {
