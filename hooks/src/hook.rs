@@ -6,6 +6,7 @@
 pub mod annotations;
 pub mod duration;
 pub mod exec;
+pub mod journal;
 pub mod lint;
 pub mod manifest;
 pub mod model;

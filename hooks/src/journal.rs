@@ -11,55 +11,25 @@
 //! Its space is reserved with the first line, so that the others cannot fail for want of it; when everything is done
 //! the file is removed.
 
+pub(crate) mod file;
+
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    fs::{self, File},
+    io::Write,
     path::{Path, PathBuf},
     sync::mpsc::{self, Receiver, Sender},
     thread::{self, JoinHandle},
 };
 
-use rustix::fs::FallocateFlags;
+pub use file::Error;
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 use crate::{guard::Kind, mounts::Device};
 
 /// Where the journal is unless it is said otherwise.
 pub const DEFAULT_FOLDER: &str = "/var/lib/stillpoint/journal";
-const SUFFIX: &str = ".journal";
-/// More than this is no journal of ours.
-const MAX_BYTES: u64 = 1 << 22;
 /// What the notes of one target need at most.
 const NOTES: u64 = 128;
-
-/// Why the journal cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Its folder or a file of it cannot be used.
-    #[error("cannot use the journal {path}: {source}", path = path.display())]
-    File {
-        /// The file or folder.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// It is not a journal of ours.
-    #[error("{path} is not a journal: {source}", path = path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: serde_json::Error,
-    },
-    /// It is larger than any journal of ours.
-    #[error("{path} is too large for a journal", path = .0.display())]
-    TooLarge(PathBuf),
-    /// The kernel does not say which boot this is.
-    #[error("cannot read the id of this boot: {0}")]
-    Boot(io::Error),
-}
 
 /// What a guard is about to stop.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -124,12 +94,7 @@ pub(crate) struct Journal {
 impl Journal {
     /// Writes what is about to be stopped, and returns when it is on the disk.
     pub(crate) fn begin(folder: &Path, intent: &Intent) -> Result<Self, Error> {
-        let name = Uuid::new_v4();
-        let (draft, path) = (folder.join(name.to_string()), folder.join(format!("{name}{SUFFIX}")));
-        let file = write_intent(folder, &draft, &path, intent).map_err(|source| {
-            let _ = fs::remove_file(&draft);
-            Error::File { path: path.clone(), source }
-        })?;
+        let (path, file) = file::create(folder, intent, intent.targets.len() as u64 * NOTES)?;
         let (notes, received) = mpsc::channel();
         let left = intent.targets.len();
         let writer = thread::Builder::new()
@@ -154,25 +119,6 @@ impl Journal {
             let _ = writer.join();
         }
     }
-}
-
-/// Written and locked under another name, so that nobody finds a journal that is not whole.
-fn write_intent(folder: &Path, draft: &Path, path: &Path, intent: &Intent) -> io::Result<File> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft)?;
-    file.lock()?;
-    let mut line = serde_json::to_vec(intent)?;
-    line.push(b'\n');
-    let length = line.len() as u64 + intent.targets.len() as u64 * NOTES;
-    match rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, 0, length) {
-        Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
-        Err(error) => return Err(error.into()),
-    }
-    file.write_all(&line)?;
-    file.sync_all()?;
-    fs::rename(draft, path)?;
-    File::open(folder)?.sync_all()?;
-    Ok(file)
 }
 
 /// A note that cannot be written changes nothing of what is released here and now: the intent stays on the disk.
@@ -205,41 +151,14 @@ pub(crate) struct Left {
 
 /// Every journal in a folder. One that cannot be read does not hide the others.
 pub(crate) fn left(folder: &Path) -> Result<Vec<Result<Left, Error>>, Error> {
-    let error = |source| Error::File { path: folder.to_owned(), source };
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(missing) if missing.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(error(source)),
-    };
-    let mut found = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(error)?.path();
-        if path.to_string_lossy().ends_with(SUFFIX) {
-            found.extend(read(&path).transpose());
-        }
-    }
-    Ok(found)
+    Ok(file::paths(folder)?.iter().filter_map(|path| read(path).transpose()).collect())
 }
 
 /// `None` when it was removed meanwhile.
 pub(crate) fn read(path: &Path) -> Result<Option<Left>, Error> {
-    let error = |source| Error::File { path: path.to_owned(), source };
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(gone) if gone.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(error(source)),
-    };
-    let locked = file.try_lock().is_ok();
-    let mut text = String::new();
-    let length = (&file).take(MAX_BYTES + 1).read_to_string(&mut text).map_err(error)?;
-    if length as u64 > MAX_BYTES {
-        return Err(Error::TooLarge(path.to_owned()));
-    }
-    if locked && !path.exists() {
-        return Ok(None);
-    }
+    let Some(file::Content { text, lock }) = file::read(path)? else { return Ok(None) };
     let (intent, open) = parse(&text).map_err(|source| Error::Damaged { path: path.to_owned(), source })?;
-    Ok(Some(Left { path: path.to_owned(), intent, open, lock: locked.then_some(file) }))
+    Ok(Some(Left { path: path.to_owned(), intent, open, lock }))
 }
 
 /// The last note may be torn: then it was not synced, and what it says is not relied upon.

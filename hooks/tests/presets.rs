@@ -25,7 +25,7 @@ use tempfile::TempDir;
 
 /// Starts the hooks of `annotations` with the variables that the image of a container would have.
 fn start(annotations: &[(&str, &str)], variables: &[(&str, &str)]) -> Running {
-    run::start(plan([&pod("db", annotations)]), Arc::new(Local::with(variables)), Limits::default())
+    run::start(plan([&pod("db", annotations)]), Arc::new(Local::with(variables)), Limits::default(), None)
 }
 
 async fn whole_run(annotations: &[(&str, &str)], variables: &[(&str, &str)]) -> Report {

@@ -130,7 +130,7 @@ async fn a_window_that_nobody_closes_is_closed_by_its_limit() {
     let log = Log::new();
     let pod = pod("db", &[("hold.shell", "echo ready; read line"), ("post.shell", &log.line("post"))]);
     let limits = Limits { window: Duration::from_millis(100), ..Limits::default() };
-    let mut running = run::start(plan([&pod]), Arc::new(Local::default()), limits);
+    let mut running = run::start(plan([&pod]), Arc::new(Local::default()), limits, None);
     assert_eq!(running.ready().await.failed(), 0);
     eventually("the post ran", async || log.lines() == ["post"]).await;
     assert_eq!(*outcome(&running.finish().await, "hold"), Outcome::Succeeded);

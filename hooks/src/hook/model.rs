@@ -5,7 +5,7 @@
 
 use std::{fmt, time::Duration};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::preset::Preset;
 
@@ -22,7 +22,7 @@ pub const READY_LINE: &str = "ready";
 pub const RELEASE_LINE: &str = "release";
 
 /// When a hook runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// Before the writers stop, to its end.
@@ -55,7 +55,7 @@ impl fmt::Display for Kind {
 }
 
 /// What a failure of the hook means.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnError {
     /// The pod's volumes are not snapshotted, and no further pre hook of the pod is started.
@@ -66,7 +66,7 @@ pub enum OnError {
 }
 
 /// Where a hook is written down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
     /// Velero's annotations.
@@ -80,7 +80,7 @@ pub enum Source {
 }
 
 /// A command to run in a container, and all that is known of how.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hook {
     /// What results call it, unique in its pod: `pre`, `post.2`, `hold`.
     pub name: String,

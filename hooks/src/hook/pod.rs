@@ -5,12 +5,12 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{self as core, PodSpec, PodTemplateSpec, Probe};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::annotations::Annotations;
 
 /// Which pod is meant. A pod of the same name but another uid is another pod.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PodId {
     /// Its namespace.
     pub namespace: String,

@@ -3,12 +3,12 @@
 //! Each script says in its comment why it is enough. They need `/bin/sh` and the program's own client in the image, as
 //! the official images have them, and take credentials from the variables that those images define.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::model::{Hook, Kind, Source, in_shell};
 
 /// A program that we know how to bring to rest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Preset {
     /// PostgreSQL.

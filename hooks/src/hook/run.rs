@@ -12,13 +12,17 @@
 //! - A pod of which a pre hook or hold was started gets all its posts, whatever became of what was started.
 //! - No hook's failure, output or silence stops another's post; each post is tried again until its deadline.
 //! - A pod's failed pre hook, unless it says Continue, starts no further pre hook of that pod.
+//! - With a journal, what a pod is owed is on the disk before its first pre hook or hold is started, so that posts run
+//!   even when this process is killed: [`owed`] runs them at its next start.
 //! - A hold that dies while the window is open is known at once, and rules its pod out.
 //!
 //! # Caveats
 //! The task lives in the caller's runtime: whoever ends the process before [`Running::finish`] ends the way back too.
+//! Without a journal nobody runs the posts then.
 
 mod attempt;
 mod hold;
+mod owed;
 mod post;
 
 use std::{sync::Arc, time::Duration};
@@ -32,8 +36,10 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::hold::Hold;
+pub use self::owed::{Settled, owed};
 use super::{
     exec::Executor,
+    journal::{Entry, Journal},
     model::Kind,
     plan::{Plan, PodPlan, Step},
     report::{HookResult, Outcome, Refused, Report, Skip},
@@ -66,13 +72,13 @@ pub struct Running {
     task: JoinHandle<Report>,
 }
 
-/// Starts the hooks of `plan`. Must be called within a tokio runtime.
+/// Starts the hooks of `plan`; `journal` is where posts are owed to. Must be called within a tokio runtime.
 #[must_use]
-pub fn start(plan: Plan, executor: Arc<dyn Executor>, limits: Limits) -> Running {
+pub fn start(plan: Plan, executor: Arc<dyn Executor>, limits: Limits, journal: Option<Journal>) -> Running {
     let release = CancellationToken::new();
     let (say_ready, ready) = oneshot::channel();
     let (say_broken, broken) = watch::channel(Vec::new());
-    let crew = Crew { executor, limits, release: release.clone(), broken: say_broken };
+    let crew = Crew { executor, limits, journal, release: release.clone(), broken: say_broken };
     let task = tokio::spawn(crew.run(plan, say_ready));
     Running { ready: Some(ready), broken, release: release.drop_guard(), task }
 }
@@ -116,6 +122,7 @@ impl Running {
 struct Crew {
     executor: Arc<dyn Executor>,
     limits: Limits,
+    journal: Option<Journal>,
     /// Cancelled when the window is to close, or not to open at all.
     release: CancellationToken,
     broken: watch::Sender<Vec<HookResult>>,
@@ -126,10 +133,18 @@ struct Pod {
     plan: PodPlan,
     /// Whether a pre hook or hold was started.
     touched: bool,
+    /// What the journal has of it.
+    entry: Option<Entry>,
     /// The hook whose failure keeps the others from starting.
     failed: Option<String>,
     holds: Vec<Hold>,
     results: Vec<HookResult>,
+}
+
+impl Pod {
+    fn new(plan: PodPlan) -> Self {
+        Self { plan, touched: false, entry: None, failed: None, holds: Vec::new(), results: Vec::new() }
+    }
 }
 
 impl Crew {
@@ -140,9 +155,7 @@ impl Crew {
         for plan in plan.pods {
             match &plan.fault {
                 Some(fault) => report.refused.push(Refused { pod: plan.pod, why: fault.to_string() }),
-                None => {
-                    pods.push(Pod { plan, touched: false, failed: None, holds: Vec::new(), results: Vec::new() });
-                }
+                None => pods.push(Pod::new(plan)),
             }
         }
         for &group in &groups {
@@ -155,11 +168,15 @@ impl Crew {
             // a caller that forgets the window must not keep the application at rest
             let _ = time::timeout(self.limits.window, self.release.cancelled()).await;
         }
+        self.way_back(pods, &groups, &mut report).await;
+        report
+    }
+
+    async fn way_back(&self, mut pods: Vec<Pod>, groups: &[i32], report: &mut Report) {
         for &group in groups.iter().rev() {
             pods = each(pods, |pod| self.post(pod, group)).await;
-            collect(&mut pods, &mut report);
+            collect(&mut pods, report);
         }
-        report
     }
 
     /// Runs the pre hooks of one group in one pod and starts its holds.
@@ -168,6 +185,14 @@ impl Crew {
         for step in steps {
             if let Some(why) = self.no_start(&pod) {
                 pod.results.push(HookResult::new(&pod.plan.pod, &step, Outcome::Skipped { why }));
+                continue;
+            }
+            if !pod.touched
+                && let Err(why) = owed::write_down(self, &mut pod).await
+            {
+                let result = HookResult::new(&pod.plan.pod, &step, Outcome::Failed { why });
+                pod.failed = result.rules_out().then(|| result.hook.clone());
+                pod.results.push(result);
                 continue;
             }
             pod.touched = true;
@@ -211,7 +236,13 @@ impl Crew {
         for step in posts.into_iter().rev() {
             let result = match no_post(&pod) {
                 Some(why) => HookResult::new(&pod.plan.pod, &step, Outcome::Skipped { why }),
-                None => post::run(self, &pod.plan.pod, &step).await,
+                None => {
+                    let (result, unanswered) = post::run(self, &pod.plan.pod, &step).await;
+                    if !unanswered {
+                        owed::settle(&mut pod, &step).await;
+                    }
+                    result
+                }
             };
             pod.results.push(result);
         }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::{
     exec::Executor,
+    journal::Journal,
     plan::Plan,
     pod::PodId,
     report::{HookResult, Report},
@@ -22,6 +23,7 @@ use crate::session::{HookFailure, Hooks};
 pub struct PlannedHooks {
     executor: Arc<dyn Executor>,
     limits: Limits,
+    journal: Option<Journal>,
     stage: Stage,
     report: Report,
 }
@@ -36,7 +38,13 @@ impl PlannedHooks {
     /// The hooks of `plan`, which `executor` will run.
     #[must_use]
     pub fn new(plan: Plan, executor: Arc<dyn Executor>, limits: Limits) -> Self {
-        Self { executor, limits, stage: Stage::Planned(plan), report: Report::default() }
+        Self { executor, limits, journal: None, stage: Stage::Planned(plan), report: Report::default() }
+    }
+
+    /// The same, with what the pods are owed in `journal`, so that their posts run even when this process is killed.
+    #[must_use]
+    pub fn journalled(self, journal: Journal) -> Self {
+        Self { journal: Some(journal), ..self }
     }
 
     /// What became of the hooks, as far as it is known.
@@ -56,7 +64,8 @@ impl Hooks for PlannedHooks {
 
     async fn pre(&mut self, _group: usize) -> Vec<HookFailure> {
         if let Stage::Planned(plan) = &mut self.stage {
-            let running = run::start(std::mem::take(plan), Arc::clone(&self.executor), self.limits);
+            let running =
+                run::start(std::mem::take(plan), Arc::clone(&self.executor), self.limits, self.journal.clone());
             self.stage = Stage::Running(Box::new(running));
         }
         let Stage::Running(running) = &mut self.stage else { return Vec::new() };

@@ -11,7 +11,7 @@ use stillpoint_hooks::hook::{
 
 /// Starts `plan` on this host.
 pub(crate) fn start(plan: Plan) -> Running {
-    run::start(plan, Arc::new(Local::default()), Limits::default())
+    run::start(plan, Arc::new(Local::default()), Limits::default(), None)
 }
 
 /// Runs `plan` with nothing in its window.

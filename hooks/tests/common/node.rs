@@ -113,7 +113,7 @@ impl Node {
     }
 
     pub(crate) fn start(&self, plan: Plan, limits: Limits) -> Running {
-        run::start(plan, Arc::new(Kubernetes::new(self.client.clone())), limits)
+        run::start(plan, Arc::new(Kubernetes::new(self.client.clone())), limits, None)
     }
 
     /// What a shell script prints in a pod; it must succeed.

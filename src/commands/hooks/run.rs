@@ -1,26 +1,32 @@
 //! `stillpoint hooks run`.
 
-use std::{fmt::Write, sync::Arc, time::Duration};
+use std::{fmt::Write, path::PathBuf, sync::Arc, time::Duration};
 
+use anyhow::Context;
 use clap::{Args, ValueEnum};
+use etcetera::BaseStrategy;
 use k8s_openapi::api::core::v1::Pod;
+use serde::Serialize;
 use stillpoint_hooks::hook::{
     duration,
-    exec::kubernetes::Kubernetes,
+    exec::{Executor, kubernetes::Kubernetes},
+    journal::Journal,
     model::{Hook, Kind, OnError},
     plan::{self, Phase, Plan},
     pod,
     report::{HookResult, Outcome, Report},
-    run::{self, Limits},
+    run::{self, Limits, Settled},
 };
 use tokio::time;
 
 use crate::{args::OutputArgs, cluster::ClusterArgs, exit::Exit, interrupt, output};
 
-pub(super) const AFTER_HELP: &str = "Ctrl-C closes the window: posts run in any case.\n\
+pub(super) const AFTER_HELP: &str = "Ctrl-C closes the window: posts run in any case. Those of a run that was killed are \
+    run first, by the next one.\n\
     Exit codes: 0 all hooks succeeded, 1 a pod would not be snapshotted or a post failed, 3 another hook failed.\n\
     Examples:\n  stillpoint hooks run -n shop -l app=db --dry-run\n  \
-    stillpoint hooks run -n shop -l app=db --phase both --window 5s";
+    stillpoint hooks run -n shop -l app=db --phase both --window 5s\n  \
+    stillpoint hooks run --owed";
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
@@ -33,6 +39,12 @@ pub(crate) struct RunArgs {
     /// Print what would run, and run nothing
     #[arg(long)]
     dry_run: bool,
+    /// Run only the posts that are owed, because the run that started their pre hooks was killed
+    #[arg(long, conflicts_with_all = ["namespace", "selector", "dry_run", "phase", "window"])]
+    owed: bool,
+    /// The folder that remembers which posts are owed [default: stillpoint/hooks in the user's folder for state]
+    #[arg(long, env = "STILLPOINT_HOOK_JOURNAL", value_name = "DIR")]
+    journal: Option<PathBuf>,
     /// Which hooks to run; holds need both
     #[arg(long, value_enum, default_value_t)]
     phase: PhaseArg,
@@ -70,8 +82,18 @@ impl From<PhaseArg> for Phase {
 }
 
 pub(super) async fn run(args: RunArgs) -> anyhow::Result<Exit> {
-    let RunArgs { namespace, selector, dry_run, phase, window, post_deadline, cluster, output } = args;
-    let client = cluster.connect_for_streams().await?.client;
+    let RunArgs { namespace, selector, dry_run, owed, journal, phase, window, post_deadline, cluster, output } = args;
+    let target = cluster.connect_for_streams().await?;
+    let client = target.client;
+    let limits = Limits { window: window + Duration::from_secs(1), post: post_deadline };
+    let journal = Journal::new(journal.map_or_else(default_journal, Ok)?, target.name);
+    let executor: Arc<dyn Executor> = Arc::new(Kubernetes::new(client.clone()));
+    if owed {
+        let settled = run::owed(&journal, executor, limits).await?;
+        let answer = Answer::new(&settled, Report::default());
+        output::print(output.output, &answer, || answer.text())?;
+        return Ok(answer.exit());
+    }
     let pods: Vec<Pod> = super::list(&client, Some(&namespace), selector.as_deref()).await?;
     if pods.is_empty() {
         let which = selector.map(|selector| format!(" that matches {selector}")).unwrap_or_default();
@@ -84,8 +106,8 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<Exit> {
         let refused = plan.pods.iter().any(|pod| pod.fault.is_some());
         return Ok(if refused { Exit::Failed } else { Exit::Done });
     }
-    let limits = Limits { window: window + Duration::from_secs(1), post: post_deadline };
-    let mut running = run::start(plan, Arc::new(Kubernetes::new(client)), limits);
+    let settled = run::owed(&journal, Arc::clone(&executor), limits).await?;
+    let mut running = run::start(plan, executor, limits, Some(journal));
     tokio::select! {
         ready = running.ready() => if ready.failed() == 0 {
             tokio::select! {
@@ -96,19 +118,56 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<Exit> {
         },
         asked = interrupt::asked_to_end() => asked?,
     }
-    let report = running.finish().await;
-    output::print(output.output, &report, || report_text(&report))?;
-    Ok(exit(&report))
+    let answer = Answer::new(&settled, running.finish().await);
+    output::print(output.output, &answer, || answer.text())?;
+    Ok(answer.exit())
 }
 
-fn exit(report: &Report) -> Exit {
-    let post_failed = report.results.iter().any(|result| result.kind == Kind::Post && result.outcome.failed());
-    if post_failed || !report.ruled_out().is_empty() {
-        Exit::Failed
-    } else if report.failed() > 0 {
-        Exit::Degraded
-    } else {
-        Exit::Done
+fn default_journal() -> anyhow::Result<PathBuf> {
+    let base = etcetera::choose_base_strategy().context("cannot tell the user's folder for state: give --journal")?;
+    let state = base.state_dir().unwrap_or_else(|| base.data_dir());
+    Ok(state.join("stillpoint/hooks"))
+}
+
+/// What was done.
+#[derive(Debug, Serialize)]
+struct Answer {
+    /// The posts that a killed run owed.
+    owed: Vec<HookResult>,
+    /// What may be owed besides, and cannot be read.
+    unreadable: Vec<String>,
+    #[serde(flatten)]
+    report: Report,
+}
+
+impl Answer {
+    fn new(settled: &Settled, report: Report) -> Self {
+        let unreadable = settled.unreadable.iter().map(ToString::to_string).collect();
+        Self { owed: settled.report.results.clone(), unreadable, report }
+    }
+
+    fn exit(&self) -> Exit {
+        let Self { owed, unreadable, report } = self;
+        let mut posts = report.results.iter().chain(owed).filter(|result| result.kind == Kind::Post);
+        if posts.any(|post| post.outcome.failed()) || !unreadable.is_empty() || !report.ruled_out().is_empty() {
+            Exit::Failed
+        } else if report.failed() > 0 {
+            Exit::Degraded
+        } else {
+            Exit::Done
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for why in &self.unreadable {
+            let _ = writeln!(text, "what is owed besides cannot be told: {}", output::printable(why));
+        }
+        if !self.owed.is_empty() {
+            text += "owed by a run that was killed:\n";
+            results_text(&mut text, &self.owed);
+        }
+        text + &report_text(&self.report)
     }
 }
 
@@ -175,16 +234,7 @@ fn report_text(report: &Report) -> String {
     for refused in &report.refused {
         let _ = writeln!(text, "{}: refused: {}", refused.pod, output::printable(&refused.why));
     }
-    for result in &report.results {
-        let HookResult { pod, container, hook, outcome, attempts, seconds, stdout, stderr, .. } = result;
-        let tries = if *attempts > 1 { format!(", {attempts} tries") } else { String::new() };
-        let line = format!("{pod}/{container}: {hook}: {outcome} ({seconds:.1} s{tries})");
-        let _ = writeln!(text, "{}", output::printable(&line));
-        let shown = [stdout, stderr].map(|output| output.text.trim_end());
-        for line in shown.into_iter().filter(|_| *outcome != Outcome::Succeeded).flat_map(str::lines) {
-            let _ = writeln!(text, "    {}", output::printable(line));
-        }
-    }
+    results_text(&mut text, &report.results);
     let ruled_out = report.ruled_out();
     if !ruled_out.is_empty() {
         let names: Vec<_> = ruled_out.iter().map(ToString::to_string).collect();
@@ -195,4 +245,17 @@ fn report_text(report: &Report) -> String {
         output::counted(report.attempted() as u64, "hook"),
         output::count(report.failed() as u64)
     )
+}
+
+fn results_text(text: &mut String, results: &[HookResult]) {
+    for result in results {
+        let HookResult { pod, container, hook, outcome, attempts, seconds, stdout, stderr, .. } = result;
+        let tries = if *attempts > 1 { format!(", {attempts} tries") } else { String::new() };
+        let line = format!("{pod}/{container}: {hook}: {outcome} ({seconds:.1} s{tries})");
+        let _ = writeln!(text, "{}", output::printable(&line));
+        let shown = [stdout, stderr].map(|output| output.text.trim_end());
+        for line in shown.into_iter().filter(|_| *outcome != Outcome::Succeeded).flat_map(str::lines) {
+            let _ = writeln!(text, "    {}", output::printable(line));
+        }
+    }
 }

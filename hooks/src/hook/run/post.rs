@@ -22,8 +22,8 @@ const FAILURES: u32 = 3;
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// Runs a post hook to its last try.
-pub(super) async fn run(crew: &Crew, pod: &PodId, step: &Step) -> HookResult {
+/// Runs a post hook to its last try; `true` says that nobody knows whether it ran, because nobody answered.
+pub(super) async fn run(crew: &Crew, pod: &PodId, step: &Step) -> (HookResult, bool) {
     let begun = Instant::now();
     let deadline = begun + crew.limits.post;
     let mut wait = FIRST_WAIT;
@@ -32,10 +32,11 @@ pub(super) async fn run(crew: &Crew, pod: &PodId, step: &Step) -> HookResult {
         attempts += 1;
         let rest = deadline.saturating_duration_since(Instant::now());
         let (result, error) = attempt::once(crew, pod, step, step.hook.timeout.min(rest), None).await;
-        failures += u32::from(!unanswered(&result.outcome, error.as_ref()));
+        let unanswered = unanswered(&result.outcome, error.as_ref());
+        failures += u32::from(!unanswered);
         let last = !worth_a_try(&result.outcome) || failures >= FAILURES || Instant::now() + wait >= deadline;
         if last {
-            return result.took(attempts, begun.elapsed());
+            return (result.took(attempts, begun.elapsed()), unanswered);
         }
         time::sleep(wait).await;
         wait = (wait * 2).min(LONGEST_WAIT);
