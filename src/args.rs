@@ -206,7 +206,7 @@ fn unlockable(error: anyhow::Error) -> anyhow::Error {
     }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let parsed = text.parse::<SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok());
     parsed.ok_or_else(|| "expected a time such as 90s or 1h30m".to_owned())
 }

@@ -158,6 +158,10 @@ pub enum CheckKind {
     StillThere,
     /// What was restored equals what was captured, after the published normalisation.
     Equal,
+    /// Every file of every volume, restored into a directory, is what was captured; in verdicts on backups with volumes.
+    Volumes,
+    /// The user's own commands over restored volumes succeeded; in verdicts of tests that were given some.
+    UserChecks,
 }
 
 impl fmt::Display for CheckKind {
@@ -170,6 +174,8 @@ impl fmt::Display for CheckKind {
             Self::Accepted => "accepted",
             Self::StillThere => "still there",
             Self::Equal => "equal",
+            Self::Volumes => "volumes",
+            Self::UserChecks => "your checks",
         })
     }
 }

@@ -113,6 +113,11 @@ impl Backup {
         }
     }
 
+    /// Reads the repository that the backup is in, as of its opening.
+    pub fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
     /// The directory of each volume whose data the backup holds, beside the manifest's record of it: its attributes are
     /// those of the volume's own root.
     ///

@@ -18,6 +18,7 @@ mod owners;
 mod plan;
 mod rank;
 mod target;
+pub mod volumes;
 
 pub use apply::{Applied, Foreseen, Foresight, Kept, Progress, apply, dry_run};
 pub use error::Error;

@@ -24,7 +24,7 @@ use stillpoint_repository::{
     signing::{SigningKey, Trust},
 };
 use stillpoint_restore::{self as restore, RestoreRequest};
-use stillpoint_verifier::{self as verifier, TestRequest};
+use stillpoint_verifier::{self as verifier, TestRequest, VolumeTests};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -221,8 +221,12 @@ impl Stage {
 }
 
 async fn test(repository: &Repository, trust: &Trust) -> anyhow::Result<Verdict> {
-    let request =
-        TestRequest { scratch: ScratchKind::Embedded, trust: trust.clone(), cancel: CancellationToken::new() };
+    let request = TestRequest {
+        scratch: ScratchKind::Embedded,
+        trust: trust.clone(),
+        volumes: VolumeTests::default(),
+        cancel: CancellationToken::new(),
+    };
     Ok(verifier::test(repository, "shop-2", &request, watch::Sender::default()).await?)
 }
 

@@ -3,6 +3,7 @@
 use std::{
     fmt::Write,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::Context;
@@ -13,23 +14,31 @@ use stillpoint_repository::{
     Repository,
     signing::{SigningKey, Trust},
 };
-use stillpoint_verifier::{self as verifier, Progress, TestRequest, report};
+use stillpoint_verifier::{self as verifier, Progress, TestRequest, UserCheck, VolumeTests, report};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    args::{OutputArgs, ReadLockArgs},
+    args::{OutputArgs, ReadLockArgs, duration},
     commands::{backup::ReadArgs, scratch::Kind},
     exit::Exit,
     keys::SigningArgs,
     output, progress,
 };
 
+const AFTER_HELP: &str = r#"Volumes are restored into a folder of this machine, read back, and removed again.
+
+Examples:
+  stillpoint verify shop-1
+  stillpoint verify shop-1 --scratch control-plane --report report.html
+  stillpoint verify shop-1 --check 'volume=shop/data: sqlite3 {path}/app.db "pragma integrity_check" | grep -qx ok'
+
+A check passes if it ends with exit code 0: sqlite3 does whatever it finds, hence the grep."#;
+
 /// Findings of one check that are shown on a terminal; the report and `-o json` have all.
 const SHOWN_FINDINGS: usize = 10;
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  stillpoint verify shop-1\n  \
-                        stillpoint verify shop-1 --scratch control-plane --report report.html")]
+#[command(after_help = AFTER_HELP)]
 pub(crate) struct VerifyArgs {
     /// The backup's name
     name: String,
@@ -43,6 +52,8 @@ pub(crate) struct VerifyArgs {
     #[arg(long)]
     no_evidence: bool,
     #[command(flatten)]
+    volumes: VolumeArgs,
+    #[command(flatten)]
     read: ReadArgs,
     #[command(flatten)]
     lock: ReadLockArgs,
@@ -52,11 +63,35 @@ pub(crate) struct VerifyArgs {
     output: OutputArgs,
 }
 
+/// What is tested of volumes.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Volumes")]
+struct VolumeArgs {
+    /// A command that must succeed over a restored volume, run by sh in its directory, for which {path} stands; may be
+    /// given several times
+    #[arg(long = "check", value_name = "volume=NAMESPACE/CLAIM: COMMAND")]
+    checks: Vec<UserCheck>,
+    /// How long one check may take
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration)]
+    check_timeout: Duration,
+    /// The folder to restore volumes into [default: the system's temporary folder]
+    #[arg(long, value_name = "DIR")]
+    scratch_folder: Option<PathBuf>,
+}
+
+impl From<VolumeArgs> for VolumeTests {
+    fn from(args: VolumeArgs) -> Self {
+        let VolumeArgs { checks, check_timeout, scratch_folder } = args;
+        Self { folder: scratch_folder, checks, timeout: check_timeout }
+    }
+}
+
 pub(crate) async fn run(args: VerifyArgs) -> anyhow::Result<Exit> {
     let key = args.signing.key()?;
     let (repository, trust) = args.read.open().await?;
     let cancel = CancellationToken::new();
-    let request = TestRequest { scratch: args.scratch.into(), trust: trust.clone(), cancel: cancel.clone() };
+    let (scratch, volumes) = (args.scratch.into(), args.volumes.into());
+    let request = TestRequest { scratch, trust: trust.clone(), volumes, cancel: cancel.clone() };
     let test = async |()| {
         let (progress, drawn) = progress::draw(|progress: &Progress| progress.to_string());
         let verdict = Box::pin(verifier::test(&repository, &args.name, &request, progress)).await?;

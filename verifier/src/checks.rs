@@ -11,3 +11,5 @@ pub(crate) mod integrity;
 pub(crate) mod references;
 pub(crate) mod signature;
 pub(crate) mod still_there;
+pub(crate) mod user;
+pub(crate) mod volumes;

@@ -4,7 +4,7 @@
 //! cluster and says what it found as a value, the verdict; [`report`] makes a page of it for people.
 //!
 //! ```text
-//! backup ─ signature ─ integrity ─ counts ─ references ─┐
+//! backup ─ signature ─ integrity ─ counts ─ references ─┬─ volumes, into a folder ─ your checks
 //! scratch cluster ──────────────────────────────────────┴─ restore ─ accepted ─ collect garbage ─ still there ─ equal
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -25,7 +25,10 @@ pub mod report;
 mod restore_test;
 mod restored;
 pub mod scratch;
+mod volumes;
 
+pub use checks::user::{BadCheck, UserCheck};
 pub use error::Error;
 pub use progress::Progress;
 pub use restore_test::{TestRequest, test};
+pub use volumes::VolumeTests;

@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use stillpoint_filetree::restore as filetree;
 use stillpoint_restore as restore;
 
 /// How far a restore test is.
@@ -22,6 +23,10 @@ pub enum Progress {
         /// Objects looked at so far.
         objects: u64,
     },
+    /// A volume is being restored into a directory and read back.
+    Volumes(filetree::Progress),
+    /// The user's checks are running.
+    Checking,
     /// The scratch cluster is being started.
     Starting,
     /// The backup is being restored.
@@ -50,6 +55,13 @@ impl fmt::Display for Progress {
             Self::Opening => f.write_str("opening the backup"),
             Self::Reading { objects } => write!(f, "reading the backup: {objects} objects"),
             Self::Referring { objects } => write!(f, "looking up references: {objects} objects"),
+            Self::Volumes(filetree::Progress { bytes, total_bytes, verifying: false, .. }) => {
+                write!(f, "restoring a volume: {bytes} of {total_bytes} bytes")
+            }
+            Self::Volumes(filetree::Progress { bytes, total_bytes, .. }) => {
+                write!(f, "reading a volume back: {bytes} of {total_bytes} bytes")
+            }
+            Self::Checking => f.write_str("running your checks"),
             Self::Starting => f.write_str("starting the scratch cluster"),
             Self::Restoring(restore::Progress { done, total }) => write!(f, "restoring: {done} of {total} objects"),
             Self::Collecting => f.write_str("waiting for garbage collection"),

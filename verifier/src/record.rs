@@ -11,24 +11,32 @@ use stillpoint_catalog::Backup;
 use crate::findings::not_judged;
 
 /// Every check, in the order they run.
-pub(crate) const ORDER: [CheckKind; 7] = [
+pub(crate) const ORDER: [CheckKind; 9] = [
     CheckKind::Signature,
     CheckKind::Integrity,
     CheckKind::Counts,
     CheckKind::References,
+    CheckKind::Volumes,
+    CheckKind::UserChecks,
     CheckKind::Accepted,
     CheckKind::StillThere,
     CheckKind::Equal,
 ];
 
-/// What is known of the verdict so far.
+/// What is known of the verdict so far, and which checks are to be in it.
 #[derive(Debug)]
-pub(crate) struct Record(pub(crate) Verdict);
+pub(crate) struct Record(pub(crate) Verdict, Vec<CheckKind>);
 
 impl Record {
-    pub(crate) fn begin(backup: &str, scratch: ScratchKind) -> Self {
+    /// Begins the verdict of a test with or without checks of the user's.
+    pub(crate) fn begin(backup: &str, scratch: ScratchKind, has_user_checks: bool) -> Self {
         let now = Timestamp::now();
-        Self(Verdict {
+        let of_test = |kind: &CheckKind| match kind {
+            CheckKind::Volumes => false,
+            CheckKind::UserChecks => has_user_checks,
+            _ => true,
+        };
+        let verdict = Verdict {
             format_version: FORMAT_VERSION,
             backup: backup.to_owned(),
             root: None,
@@ -45,7 +53,8 @@ impl Record {
             rto_seconds: None,
             rpo_seconds: None,
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
-        })
+        };
+        Self(verdict, ORDER.into_iter().filter(of_test).collect())
     }
 
     pub(crate) fn opened(&mut self, backup: &Backup) {
@@ -56,6 +65,9 @@ impl Record {
         // clocks may disagree, and no backup comes from the future
         let age = started.duration_since(backup.manifest.cut.read_at).as_secs_f64();
         *rpo_seconds = Some(age.max(0.0));
+        if backup.manifest.volumes.iter().any(|record| record.data.held().is_some()) {
+            self.1.push(CheckKind::Volumes);
+        }
     }
 
     /// Adds a check; false if it failed.
@@ -68,7 +80,7 @@ impl Record {
     /// The verdict; checks that did not run say `reason`.
     pub(crate) fn end(mut self, reason: &str) -> Verdict {
         let checks = &mut self.0.checks;
-        for kind in ORDER {
+        for kind in self.1 {
             if !checks.iter().any(|check| check.kind == kind) {
                 checks.push(not_judged(kind, reason));
             }
@@ -86,23 +98,37 @@ mod tests {
     use super::*;
     use crate::findings::Findings;
 
+    fn without(kinds: &[CheckKind]) -> Vec<CheckKind> {
+        ORDER.into_iter().filter(|kind| !kinds.contains(kind)).collect()
+    }
+
+    #[test]
+    fn the_users_checks_are_in_a_verdict_that_ended_before_they_could_run() {
+        let verdict = Record::begin("shop-1", ScratchKind::Embedded, true).end("the backup is damaged");
+        let kinds: Vec<_> = verdict.checks.iter().map(|check| check.kind).collect();
+        assert_eq!(kinds, without(&[CheckKind::Volumes]));
+    }
+
     #[test]
     fn every_check_is_in_a_verdict_that_ended_early() {
         let mut findings = Findings::default();
         findings.add("a", "b");
-        let mut record = Record::begin("shop-1", ScratchKind::Embedded);
+        let mut record = Record::begin("shop-1", ScratchKind::Embedded, false);
         assert!(!record.add(findings.judge(CheckKind::Integrity, "damaged".into())));
         assert!(record.add(not_judged(CheckKind::Signature, "no key")));
         let verdict = record.end("the backup is damaged");
         assert_eq!(verdict.result, TestResult::Failed);
-        assert_eq!(verdict.checks.iter().map(|check| check.kind).collect::<Vec<_>>(), ORDER);
+        assert_eq!(
+            verdict.checks.iter().map(|check| check.kind).collect::<Vec<_>>(),
+            without(&[CheckKind::Volumes, CheckKind::UserChecks])
+        );
         assert_eq!(verdict.checks[6].summary, "the backup is damaged");
     }
 
     #[test]
     fn without_a_failed_check_the_backup_is_proven() {
-        let mut record = Record::begin("shop-1", ScratchKind::Embedded);
-        for kind in ORDER {
+        let mut record = Record::begin("shop-1", ScratchKind::Embedded, false);
+        for kind in without(&[CheckKind::Volumes, CheckKind::UserChecks]) {
             record.add(Findings::default().judge(kind, String::new()));
         }
         assert_eq!(record.end("").result, TestResult::Proven);

@@ -218,6 +218,10 @@ fn asks(kind: CheckKind) -> &'static str {
         }
         CheckKind::Accepted => "Does a server that has none of these objects accept every one of them?",
         CheckKind::StillThere => "Is every restored object still there after the cluster had time to collect garbage?",
+        CheckKind::Volumes => {
+            "Is every file of every volume, restored into a directory, what was captured, byte for byte?"
+        }
+        CheckKind::UserChecks => "Do the commands that you gave succeed over the restored volumes?",
         CheckKind::Equal => {
             "Is what was restored what was captured, field by field, after the published normalisation?"
         }

@@ -32,6 +32,7 @@ use crate::{
     record::Record,
     restored::{Comparison, Seen},
     scratch::ScratchCluster,
+    volumes::{self, VolumeTests},
 };
 
 const UNTRUSTED: &str = "not judged: the signature failed, and nothing of an untrusted backup is read or restored";
@@ -45,6 +46,8 @@ pub struct TestRequest {
     pub scratch: ScratchKind,
     /// The keys that are trusted; none leaves the signer unverified.
     pub trust: Trust,
+    /// What is tested of restored volumes.
+    pub volumes: VolumeTests,
     /// Ends the test early; the scratch cluster is removed all the same.
     pub cancel: CancellationToken,
 }
@@ -61,7 +64,7 @@ pub async fn test(
     progress: watch::Sender<Progress>,
 ) -> Result<Verdict, Error> {
     progress.send_replace(Progress::Opening);
-    let mut record = Record::begin(name, request.scratch);
+    let mut record = Record::begin(name, request.scratch, !request.volumes.checks.is_empty());
     let started = Instant::now();
     let opened = unless_cancelled(request, catalog::find(repository, name, &request.trust)).await?;
     let opening = started.elapsed().as_secs_f64();
@@ -77,8 +80,9 @@ pub async fn test(
         Some(sound) => sound,
         None => return Ok(record.end(DAMAGED)),
     };
+    let restoring_volumes = volumes::judge(&mut record, &backup, request, &progress).await?;
     let subject = Subject { backup: &backup, contents: &contents, absent: &absent, progress: &progress };
-    let reason = in_scratch_cluster(&mut record, request, &subject, opening).await?;
+    let reason = in_scratch_cluster(&mut record, request, &subject, opening + restoring_volumes).await?;
     Ok(record.end(reason))
 }
 
@@ -131,7 +135,7 @@ async fn in_scratch_cluster(
 ) -> Result<&'static str, Error> {
     subject.progress.send_replace(Progress::Starting);
     let cluster = unless_cancelled(request, ScratchCluster::start(request.scratch)).await??;
-    record.0.not_judged = cluster.not_judged();
+    record.0.not_judged.extend(cluster.not_judged());
     let judged = unless_cancelled(request, judge_restore(record, subject, &cluster, opening)).await;
     if let Err(error) = cluster.shutdown().await {
         tracing::warn!(%error, "something of the scratch cluster is left behind");

@@ -15,7 +15,7 @@ use stillpoint_repository::{
     Node, SnapshotMeta, Tree,
     signing::{SigningKey, Trust},
 };
-use stillpoint_verifier::{self as verifier, Error, Progress, TestRequest};
+use stillpoint_verifier::{self as verifier, Error, Progress, TestRequest, VolumeTests};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -204,7 +204,12 @@ async fn a_cancelled_test_has_no_verdict_whenever_it_is_cancelled() {
     let lab = Lab::new().await;
     for stage in 0..4 {
         let cancel = CancellationToken::new();
-        let request = TestRequest { scratch: ScratchKind::Embedded, trust: lab.trust(), cancel: cancel.clone() };
+        let request = TestRequest {
+            scratch: ScratchKind::Embedded,
+            trust: lab.trust(),
+            volumes: VolumeTests::default(),
+            cancel: cancel.clone(),
+        };
         let (sender, mut progress) = watch::channel(Progress::default());
         let canceller = async {
             let reached = |progress: &Progress| match (stage, progress) {

@@ -57,7 +57,7 @@ pub(crate) fn damage_of(error: catalog::Error) -> Result<Damage, catalog::Error>
 }
 
 /// Whether the repository says that what it has is not what was written.
-fn is_damage(error: &repository::Error) -> bool {
+pub(crate) fn is_damage(error: &repository::Error) -> bool {
     matches!(
         error,
         repository::Error::Damaged { .. }
@@ -68,7 +68,7 @@ fn is_damage(error: &repository::Error) -> bool {
     )
 }
 
-fn describe(damage: &Damage) -> (String, String) {
+pub(crate) fn describe(damage: &Damage) -> (String, String) {
     match damage {
         Damage::Unreadable { path, source } => (path.clone(), source.to_string()),
         Damage::Missing { path } => (path.clone(), "it is missing".to_owned()),

@@ -18,10 +18,10 @@ use stillpoint_objects::{
     write::{self, DryRun},
 };
 use stillpoint_repository::{
-    Kdf, Password, Repository, Store,
+    Kdf, Node, Password, Repository, Store,
     signing::{SigningKey, Trust},
 };
-use stillpoint_verifier::{self as verifier, Error, TestRequest, scratch::ScratchCluster};
+use stillpoint_verifier::{self as verifier, Error, TestRequest, VolumeTests, scratch::ScratchCluster};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -46,6 +46,8 @@ pub(crate) struct File {
 pub(crate) struct Contents {
     pub(crate) files: Vec<File>,
     pub(crate) manifest: Manifest,
+    /// Directories of volumes by namespace and claim, whose trees are in the repository.
+    pub(crate) volumes: Vec<(String, String, Node)>,
 }
 
 impl Lab {
@@ -96,7 +98,17 @@ impl Lab {
     }
 
     pub(crate) async fn test_on(&self, scratch: ScratchKind, name: &str, trust: Trust) -> Result<Verdict, Error> {
-        let request = TestRequest { scratch, trust, cancel: CancellationToken::new() };
+        self.test_volumes(scratch, name, trust, VolumeTests::default()).await
+    }
+
+    pub(crate) async fn test_volumes(
+        &self,
+        scratch: ScratchKind,
+        name: &str,
+        trust: Trust,
+        volumes: VolumeTests,
+    ) -> Result<Verdict, Error> {
+        let request = TestRequest { scratch, trust, volumes, cancel: CancellationToken::new() };
         verifier::test(&self.repository, name, &request, watch::Sender::default()).await
     }
 
@@ -112,7 +124,7 @@ impl Lab {
             }
             files.push(File { resource: file.resource, namespace: file.namespace, objects });
         }
-        Contents { files, manifest: backup.manifest }
+        Contents { files, manifest: backup.manifest, volumes: Vec::new() }
     }
 
     /// Writes a copy of the good backup after `change`, with a manifest that names its trees, signed by the lab's key.
@@ -123,7 +135,7 @@ impl Lab {
     }
 
     pub(crate) async fn write(&self, name: &str, contents: Contents, key: Option<&SigningKey>) {
-        let Contents { files, mut manifest } = contents;
+        let Contents { files, mut manifest, volumes } = contents;
         let mut draft = Draft::begin(&self.repository, name).await.unwrap();
         for file in files {
             let mut writer = draft.writer().file_writer();
@@ -131,6 +143,9 @@ impl Lab {
                 writer.append(name_of(object), object.to_string().as_bytes()).await.unwrap();
             }
             draft.place(&file.resource.name, file.namespace.as_deref(), writer.finish().await.unwrap());
+        }
+        for (namespace, claim, node) in volumes {
+            draft.place_volume(&namespace, &claim, node);
         }
         let sealed = draft.seal(manifest.cut.read_at).await.unwrap();
         manifest.backup.name = name.into();
