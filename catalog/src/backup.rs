@@ -300,7 +300,7 @@ pub(crate) fn signer_state(signer: Signer) -> SignerState {
 }
 
 /// Reads the version before the rest, so that a newer document is named as such instead of as nonsense.
-fn parse_manifest(bytes: &[u8]) -> Result<Manifest, Damage> {
+pub(crate) fn parse_manifest(bytes: &[u8]) -> Result<Manifest, Damage> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Version {

@@ -102,7 +102,8 @@ pub async fn standing(repository: &Repository, root: Digest, trust: &Trust) -> R
     }))
 }
 
-fn parse(document: &[u8], trust: &Trust) -> Option<(Verdict, SignerState)> {
+/// A verdict and who signed it, if it is to be believed.
+pub(crate) fn parse(document: &[u8], trust: &Trust) -> Option<(Verdict, SignerState)> {
     let evidence: Evidence = serde_json::from_slice(document).ok()?;
     let signature: Option<Signature> = evidence.signature.map(serde_json::from_value).transpose().ok()?;
     let signer = trust.judge(signature.as_ref(), Domain::Evidence, &Id::of(evidence.verdict.as_bytes()));

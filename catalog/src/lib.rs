@@ -17,6 +17,8 @@ mod backup;
 mod draft;
 mod error;
 mod evidence;
+#[doc(hidden)]
+pub mod fuzzing;
 mod listing;
 mod object;
 

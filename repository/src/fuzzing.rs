@@ -13,7 +13,7 @@ use crate::{
     key::{KeyFile, MasterKey},
     lean::{LeanNode, LeanTree},
     lock::LockFile,
-    pack,
+    pack, polynomial,
     repository::Config,
     sidecar, signing,
     snapshot::SnapshotFile,
@@ -28,7 +28,7 @@ pub type Parser = fn(&[u8]) -> Parsed;
 /// All parsers by name.
 pub const PARSERS: [(&str, Parser); 14] = [
     ("blob", blob),
-    ("config", json::<Config>),
+    ("config", config),
     ("file", file),
     ("index", json::<IndexFile>),
     ("key", key),
@@ -43,7 +43,11 @@ pub const PARSERS: [(&str, Parser); 14] = [
     ("tree", tree),
 ];
 
-fn again<T: PartialEq + Debug>(
+/// Reads, writes what was understood, and reads that again.
+///
+/// # Panics
+/// If what was read cannot be written, or reads as something else then.
+pub fn again<T: PartialEq + Debug>(
     input: &[u8],
     read: impl Fn(&[u8]) -> Result<T, String>,
     write: impl Fn(&T) -> Parsed,
@@ -58,6 +62,16 @@ fn again<T: PartialEq + Debug>(
 fn json<T: PartialEq + Debug + Serialize + DeserializeOwned>(input: &[u8]) -> Parsed {
     let read = |json: &[u8]| serde_json::from_slice::<T>(json).map_err(|error| error.to_string());
     again(input, read, |value| serde_json::to_vec(value).map_err(|error| error.to_string()))
+}
+
+/// The config, and the polynomial in it.
+fn config(input: &[u8]) -> Parsed {
+    let written = json::<Config>(input)?;
+    let config: Config = serde_json::from_slice(input).map_err(|error| error.to_string())?;
+    if let Ok(polynomial) = config.polynomial() {
+        assert_eq!(polynomial::parse(&format!("{polynomial:x}")), Ok(polynomial), "a polynomial changed");
+    }
+    Ok(written)
 }
 
 fn key(input: &[u8]) -> Parsed {

@@ -15,6 +15,14 @@ pub(crate) fn random_irreducible() -> u64 {
     }
 }
 
+/// Reads a polynomial as restic does: hexadecimal digits, of an irreducible one. The error says what is wrong.
+pub(crate) fn parse(digits: &str) -> Result<u64, &'static str> {
+    let is_number = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let number = if is_number { u64::from_str_radix(digits, 16).ok() } else { None };
+    let polynomial = number.ok_or("it is no hexadecimal number of 64 bits")?;
+    if is_irreducible(polynomial) { Ok(polynomial) } else { Err("it is not irreducible") }
+}
+
 /// Sets the highest and the constant coefficient: without the latter x divides it.
 fn candidate(bits: u64) -> u64 {
     (bits & ((1 << DEGREE) - 1)) | (1 << DEGREE) | 1
@@ -24,10 +32,11 @@ fn candidate(bits: u64) -> u64 {
 fn is_irreducible(f: u64) -> bool {
     const X: u64 = 0b10;
     let mut power = X;
-    (1..=degree(f) / 2).all(|_| {
-        power = multiply(power, power, f);
-        gcd(f, power ^ X) == 1
-    })
+    degree(f) > 0
+        && (1..=degree(f) / 2).all(|_| {
+            power = multiply(power, power, f);
+            gcd(f, power ^ X) == 1
+        })
 }
 
 fn degree(f: u64) -> u32 {
@@ -80,6 +89,17 @@ mod tests {
     fn the_polynomial_of_restics_own_documentation_is_irreducible() {
         assert!(is_irreducible(0x25_b468_838d_cb75));
         assert!(!is_irreducible(0x25_b468_838d_cb74));
+    }
+
+    #[test]
+    fn only_digits_of_an_irreducible_polynomial_are_read() {
+        assert_eq!(parse("25b468838dcb75"), Ok(0x25_b468_838d_cb75));
+        for text in
+            ["", "0", "1", "25b468838dcb74", "+25b468838dcb75", "-1", "0x7", "ffffffffffffffff0", "ffffffffffffffff"]
+        {
+            parse(text).unwrap_err();
+        }
+        assert_eq!((parse("2"), parse("3"), parse("7")), (Ok(2), Ok(3), Ok(7)));
     }
 
     #[test]

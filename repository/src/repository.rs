@@ -36,6 +36,13 @@ pub(crate) struct Config {
     chunker_polynomial: String,
 }
 
+impl Config {
+    /// The number by which files are cut.
+    pub(crate) fn polynomial(&self) -> Result<u64, &'static str> {
+        polynomial::parse(&self.chunker_polynomial)
+    }
+}
+
 /// An opened repository. Cheap to clone.
 #[derive(Clone)]
 pub struct Repository {
@@ -103,8 +110,9 @@ impl Repository {
         if config.version != VERSION {
             return Err(Error::UnsupportedVersion { store: store.to_string(), version: config.version });
         }
-        let polynomial = u64::from_str_radix(&config.chunker_polynomial, 16)
-            .map_err(|error| Error::damaged(CONFIG, format!("its chunker polynomial: {error}")))?;
+        let polynomial = config
+            .polynomial()
+            .map_err(|reason| Error::damaged(CONFIG, format!("its chunker polynomial: {reason}")))?;
         let files = Arc::new(Files { store, cipher: key.master.cipher() });
         Ok(Self { files, key: Arc::new(key), id: config.id, patience: Patience::default(), polynomial })
     }

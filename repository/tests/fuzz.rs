@@ -9,7 +9,7 @@
 use std::path::Path;
 
 use stillpoint_repository::fuzzing::PARSERS;
-use stillpoint_test_support::fuzz::{self, PeakAlloc, Target};
+use stillpoint_test_support::fuzz::{self, PeakAlloc};
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
@@ -25,11 +25,10 @@ fn memory(parser: &str, length: usize) -> usize {
 }
 
 fn fuzz(parser: &str) {
-    let (name, parse) = PARSERS.iter().find(|(name, _)| *name == parser).expect("a parser of this name");
-    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/samples").join(name);
+    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/samples");
     let share = fuzz::time() / u32::try_from(PARSERS.len()).unwrap_or(1);
-    let tried = fuzz::run(Target { parse, memory: &|length| memory(name, length), samples: &samples }, share);
-    eprintln!("{name}: {tried:?}");
+    let tried = fuzz::one_of(&PARSERS, parser, &samples, &|length| memory(parser, length), share);
+    eprintln!("{parser}: {tried:?}");
 }
 
 macro_rules! each_does_no_harm {

@@ -28,6 +28,9 @@ use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
 /// What a parser made of its input: what it understood, written again, or why it refused it.
 pub type Parsed = Result<Vec<u8>, String>;
 
+/// Reads bytes and panics if what it wrote again is not understood as the same.
+pub type Parser = fn(&[u8]) -> Parsed;
+
 /// A parser and what it may cost.
 #[derive(Clone, Copy)]
 pub struct Target<'a> {
@@ -101,6 +104,22 @@ pub fn run(target: Target<'_>, time: Duration) -> Tried {
         }
     }
     counted.get()
+}
+
+/// Fuzzes one of several parsers, by its name, which its folder in `samples` has too.
+///
+/// # Panics
+/// As [`run`], and if there is no parser of this name.
+pub fn one_of(
+    parsers: &[(&str, Parser)],
+    name: &str,
+    samples: &Path,
+    memory: &dyn Fn(usize) -> usize,
+    time: Duration,
+) -> Tried {
+    let found = parsers.iter().find(|(known, _)| *known == name);
+    let (_, parse) = found.unwrap_or_else(|| panic!("no parser {name}"));
+    run(Target { parse, memory, samples: &samples.join(name) }, time)
 }
 
 fn samples(folder: &Path) -> Vec<(String, Vec<u8>)> {
