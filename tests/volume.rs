@@ -6,17 +6,20 @@ mod common;
 
 use std::{
     collections::BTreeMap,
-    fs,
-    os::unix::fs::MetadataExt,
+    fs::{self, Permissions},
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt, chown},
+        process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant, SystemTime},
 };
 
 use common::shell::User;
-use serde_json::json;
+use serde_json::{Value, json};
 use stillpoint_filetree::restore::MARKER;
-use stillpoint_test_support::require;
+use stillpoint_test_support::{disk::Disk, require};
 
 /// A user whose repository holds what restic backs up as the volume `data`, from a folder of the home.
 fn user() -> User {
@@ -167,4 +170,68 @@ fn a_restore_that_is_killed_anywhere_goes_on_and_writes_no_complete_file_again()
         fs::remove_dir_all(&target).unwrap();
     }
     assert!(resumed > 0, "no restore was killed between its first file and its end");
+}
+
+#[test]
+fn a_restore_by_somebody_who_is_not_root_names_the_owners_and_permissions_that_it_may_not_set() {
+    const NOBODY: u32 = 65534;
+    let Some(()) = require::root() else { return };
+    let user = User::new();
+    user.prints(0, &["repo", "init"]);
+    let source = PathBuf::from(user.path("source"));
+    fs::create_dir(&source).unwrap();
+    for (name, owner, mode) in [("own", NOBODY, 0o640), ("root's", 0, 0o600), ("suid", 1000, 0o4755)] {
+        fs::write(source.join(name), name).unwrap();
+        chown(source.join(name), Some(owner), Some(owner)).unwrap();
+        fs::set_permissions(source.join(name), Permissions::from_mode(mode)).unwrap();
+    }
+    chown(&source, Some(NOBODY), Some(NOBODY)).unwrap();
+    user.prints(0, &["volume", "backup", "data", "--path", &user.path("source")]);
+
+    // what nobody needs: the program, the way to it, the repository, and a folder of their own
+    let program = user.path("program");
+    let restore = user.command(&["volume", "restore", "data", "--target", "theirs/new", "--no-lock", "-o", "json"]);
+    fs::copy(restore.get_program(), &program).unwrap();
+    fs::create_dir(user.path("theirs")).unwrap();
+    chown(user.path("theirs"), Some(NOBODY), Some(NOBODY)).unwrap();
+    assert!(Command::new("chmod").args(["-R", "a+rX", &user.path("")]).status().unwrap().success());
+    let variables = restore.get_envs().filter_map(|(name, value)| Some((name, value?)));
+    let mut theirs = Command::new(program);
+    theirs.args(restore.get_args()).env_clear().envs(variables).current_dir(user.path("")).uid(NOBODY).gid(NOBODY);
+    let output = theirs.output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
+
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let named = report["problems"]["named"].as_array().unwrap().iter();
+    let mut problems: Vec<_> = named.map(|problem| (problem["path"].as_str().unwrap(), &problem["kind"])).collect();
+    problems.sort_by_key(|(path, kind)| (*path, kind.to_string()));
+    let (owner, mode) = (json!("owner"), json!("mode"));
+    assert_eq!(problems, [("root's", &owner), ("suid", &mode), ("suid", &owner)], "{report}");
+    for (name, mode) in [("own", 0o640), ("root's", 0o600), ("suid", 0o755)] {
+        let stat = fs::metadata(user.path(&format!("theirs/new/{name}"))).unwrap();
+        assert_eq!((stat.uid(), stat.mode() & 0o7777), (NOBODY, mode), "{name}");
+        assert_eq!(fs::read_to_string(user.path(&format!("theirs/new/{name}"))).unwrap(), name);
+    }
+}
+
+#[test]
+fn a_restore_to_a_full_disk_says_so_and_goes_on_once_there_is_room() {
+    let Some(disk) = Disk::tmpfs(32) else { return };
+    let user = User::new();
+    user.prints(0, &["repo", "init"]);
+    fs::create_dir(user.path("source")).unwrap();
+    for file in 0..100 {
+        write_old(&PathBuf::from(user.path(&format!("source/file{file:02}"))), file, 100_000);
+    }
+    write_old(&PathBuf::from(user.path("source/large")), 1, 9_000_000);
+    user.prints(0, &["volume", "backup", "data", "--path", &user.path("source")]);
+    let target = disk.path().join("target").to_str().unwrap().to_owned();
+    let ballast = disk.fill(8 << 10);
+    let restore = ["volume", "restore", "data", "--target", &target, "--verify"];
+    user.is_refused(1, &["is full", "make room", "goes on where it stopped"], &restore);
+    assert!(Path::new(&target).join(MARKER).exists());
+    assert_eq!(fs::read_dir(user.path("repository/locks")).unwrap().count(), 0);
+    fs::remove_file(ballast).unwrap();
+    let report = user.reads(&[&restore[..], &["-o", "json"]].concat());
+    assert_eq!((&report["start"], &report["verified"]["files"]), (&json!("resumed"), &json!(101)), "{report}");
 }
