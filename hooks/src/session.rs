@@ -11,7 +11,7 @@
 //! # Guarantees
 //! - Post runs exactly once if any pre was begun, whatever ended the session: a failure, a panic, a cancellation.
 //! - A pod whose pre hook failed is left out of the stop.
-//! - Work is dropped as soon as the stop is known to be lost; what it had produced is never reported as whole.
+//! - Work is dropped as soon as the stop, or a hold, is known to be lost; what it had produced is never reported as whole.
 //! # Assumptions
 //! - Hooks bound their own time; the other steps are bounded here by [`Limits`].
 //! - The runtime outlives the session: a process waits for the tracker that its sessions run on before it ends.
@@ -50,6 +50,12 @@ pub trait Hooks: Send + 'static {
     ///
     /// The future may be dropped at any await: a hook that was started by then counts as started.
     fn pre(&mut self, group: usize) -> impl Future<Output = Vec<HookFailure>> + Send;
+
+    /// Returns when a hold hook that the cut needs does not hold any more; cancel safe. Asked while the writers stand
+    /// still.
+    fn hold_lost(&mut self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
 
     /// The hold hooks that do not hold any more. Asked once, right after the release.
     fn lost_holds(&mut self) -> Vec<HookFailure>;
@@ -132,7 +138,7 @@ pub enum Ended<T, E> {
     Whole(T),
     /// The work ran to its end, but somebody may have written meanwhile.
     NotWhole(T),
-    /// The stop ended before the work did, which was dropped.
+    /// The stop, or a hold, ended before the work did, which was dropped.
     Lost,
     /// A step before the stop, or the stop, failed.
     NotStopped(E),
@@ -294,6 +300,7 @@ impl<S: Stopper> Run<S> {
         let worked = tokio::select! {
             biased;
             () = held.lost() => Err(Ended::Lost),
+            () = hooks.hold_lost() => Err(Ended::Lost),
             worked = step(&self.cancel, State::Held, None, work) => worked,
         };
         self.state.send_replace(State::Releasing);

@@ -6,6 +6,7 @@ mod common;
 
 use std::{
     fs,
+    io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::Arc,
@@ -123,6 +124,30 @@ async fn mariadb_lets_nobody_write_while_it_is_held() {
     let report = running.finish().await;
     assert_eq!(*outcome(&report, "mariadb"), Outcome::Succeeded, "{report:#?}");
     assert!(database.can_write(), "after the release");
+}
+
+#[tokio::test]
+async fn a_commit_waits_while_mariadb_is_held() {
+    let Some(database) = MariaDb::start().await else { return };
+    let mut client = Command::new("mariadb");
+    client.envs(database.variables()).args(["-N", "-B", "--unbuffered", "d"]);
+    let mut client = client.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdin = client.stdin.take().unwrap();
+    let mut say = |sql: &str| stdin.write_all(sql.as_bytes()).unwrap();
+    let mut answers = BufReader::new(client.stdout.take().unwrap()).lines().map(Result::unwrap);
+    say("BEGIN; INSERT INTO t VALUES (7); SELECT 'open';\n");
+    assert_eq!(answers.next().unwrap(), "open");
+    let running = database.hold().await;
+    say("COMMIT; SELECT 'committed';\n");
+    let waits =
+        "SELECT count(*) FROM information_schema.processlist WHERE state LIKE 'Waiting for%' AND info = 'COMMIT'";
+    eventually("the commit waits", async || database.ask(waits).unwrap().trim() == "1").await;
+    let rows = || database.ask("SELECT count(*) FROM d.t WHERE a = 7").unwrap().trim().to_owned();
+    assert_eq!(rows(), "0");
+    assert_eq!(*outcome(&running.finish().await, "mariadb"), Outcome::Succeeded);
+    assert_eq!((answers.next().unwrap(), rows()), ("committed".to_owned(), "1".to_owned()));
+    drop(stdin);
+    assert!(client.wait().unwrap().success());
 }
 
 #[tokio::test]

@@ -88,18 +88,29 @@ async fn a_hold_that_dies_during_the_work_rules_its_pod_out() {
     let folder = TempDir::new().unwrap();
     let held = folder.path().join("held");
     let pod = pod("db", &[("hold.shell", &hold(&folder)), ("post.shell", "true")]);
+    // as long as nothing ends it
     let work = async move {
         let pid = fs::read_to_string(held).unwrap();
         common::server::run(std::process::Command::new("kill").args(["-KILL", pid.trim()]));
+        std::future::pending::<()>().await;
     };
-    let report = start(plan([&pod]), Volumes(vec!["test/db"]), work).ended().await;
-    // its death is known right after the release, or, when it comes with it, by how the hold ended
-    let learnt: Vec<_> = report.lost_holds.iter().chain(&report.post_failed).collect();
-    assert_eq!(learnt.len(), 1, "{learnt:?}");
-    assert!(learnt[0].what.contains("signal 9"), "{learnt:?}");
-    assert_eq!(matches!(report.ended, Ended::NotWhole(())), !report.lost_holds.is_empty(), "{:?}", report.ended);
-    assert_eq!(report.hooks.report().ruled_out().len(), 1);
+    let session = start(plan([&pod]), Volumes(vec!["test/db"]), work);
+    let report = tokio::time::timeout(common::SOON, session.ended()).await.unwrap();
+    assert!(matches!(report.ended, Ended::Lost), "{:?}", report.ended);
+    let [lost] = &report.lost_holds[..] else { panic!("{:?}", report.lost_holds) };
+    assert!(lost.what.contains("signal 9"), "{lost:?}");
+    assert_eq!((report.post_failed, report.hooks.report().ruled_out().len()), (Vec::new(), 1));
     assert_eq!(*outcome(report.hooks.report(), "post"), Outcome::Succeeded);
+}
+
+#[tokio::test]
+async fn a_hold_that_may_fail_ends_nothing_when_it_dies() {
+    let pod = pod("db", &[("hold.shell", "echo ready; exit 3"), ("hold.on-error", "Continue")]);
+    let work = tokio::time::sleep(std::time::Duration::from_millis(200));
+    let report = start(plan([&pod]), Volumes(vec!["test/db"]), work).ended().await;
+    assert!(matches!(report.ended, Ended::Whole(())), "{:?}", report.ended);
+    assert!(outcome(report.hooks.report(), "hold").failed());
+    assert_eq!((report.lost_holds, report.hooks.report().ruled_out().len()), (Vec::new(), 0));
 }
 
 #[tokio::test]

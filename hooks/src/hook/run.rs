@@ -99,9 +99,10 @@ impl Running {
         self.broken.borrow().clone()
     }
 
-    /// Waits until a hold dies; for ever while none does.
+    /// Waits until a hold dies whose pod that rules out; for ever while none does. May be dropped and called again.
     pub async fn broke(&mut self) -> HookResult {
-        match self.broken.wait_for(|broken| !broken.is_empty()).await.map(|broken| broken.first().cloned()) {
+        let first = |broken: &Vec<HookResult>| broken.iter().find(|result| result.rules_out()).cloned();
+        match self.broken.wait_for(|broken| first(broken).is_some()).await.map(|broken| first(&broken)) {
             Ok(Some(first)) => first,
             _ => std::future::pending().await,
         }

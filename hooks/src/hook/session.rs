@@ -4,7 +4,7 @@
 //! question may be dropped at any moment, and the way back starts all the same.
 //!
 //! # Caveats
-//! Whether a hold held to its end is known only when it has been released: it may tell then that its lock was lost long
+//! A hold that dies ends the window at once. One that lives may tell only when it is released that its lock was lost long
 //! before. A caller that has copied something asks [`PlannedHooks::report`] for [`Report::ruled_out`] at the end.
 
 use std::sync::Arc;
@@ -74,10 +74,17 @@ impl Hooks for PlannedHooks {
         refused.chain(self.report.results.iter().filter(|result| result.rules_out()).map(of_result)).collect()
     }
 
+    async fn hold_lost(&mut self) {
+        match &mut self.stage {
+            Stage::Running(running) => drop(running.broke().await),
+            Stage::Planned(_) | Stage::Ended => std::future::pending().await,
+        }
+    }
+
     fn lost_holds(&mut self) -> Vec<HookFailure> {
         let Stage::Running(running) = &self.stage else { return Vec::new() };
         let lost = running.broken();
-        let failures = lost.iter().map(of_result).collect();
+        let failures = lost.iter().filter(|result| result.rules_out()).map(of_result).collect();
         // so that the way back tells only what is new
         self.report.results.extend(lost);
         failures
