@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod digest;
+pub mod installation;
 pub mod manifest;
 pub mod resource;
 pub mod scope;

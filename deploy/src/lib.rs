@@ -13,23 +13,16 @@ mod tests;
 use askama::Template;
 pub use certificate::{Certificate, CertificateError};
 pub use options::{ApiServer, Image, Namespace, Options, OptionsError};
+pub use stillpoint_api::installation::{
+    AGENT, AUTHORITY as AUTHORITY_CONFIG_MAP, CLIENT_ACCOUNT as CLIENT, NAMESPACE as DEFAULT_NAMESPACE, PORT,
+};
 
 /// The label of everything that is installed; what it selects is what is removed.
 pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 /// Its value.
 pub const MANAGED_BY: &str = "stillpoint-install";
-/// Where Stillpoint lives unless asked otherwise.
-pub const DEFAULT_NAMESPACE: &str = "stillpoint-system";
 /// The Secret that holds an agent's certificate (`tls.crt`) and its key (`tls.key`).
 pub const CERTIFICATE_SECRET: &str = "stillpoint-agent-tls";
-/// The ConfigMap that holds the authority to trust agents by (`ca.crt`).
-pub const AUTHORITY_CONFIG_MAP: &str = "stillpoint-agent-ca";
-/// The DaemonSet, its Service and its ServiceAccount.
-pub const AGENT: &str = "stillpoint-agent";
-/// The ServiceAccount whose tokens the agents accept.
-pub const CLIENT: &str = "stillpoint-client";
-/// The port that agents listen on.
-pub const PORT: u16 = 7443;
 
 /// A type of what is installed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
