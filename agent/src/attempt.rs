@@ -3,15 +3,22 @@
 //! All that an attempt learns is thrown away with it: a revision that was compacted away costs lists, never a mixture
 //! of two instants.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use stillpoint_api::{Cut, GroupResource, ObjectRef, ResourceType, Scope};
 use stillpoint_objects::{self as objects, discovery::Discovery, list};
 
+use tokio::time;
+
 use crate::{
-    Error, Progress, needed,
+    Error, Progress,
+    cut::{Instant, Quiesce, Void},
+    needed,
     plan::{self, Fate, Plan, Reach},
     store,
     taken::Taken,
@@ -23,22 +30,56 @@ const MAX_ATTEMPTS: u32 = 3;
 /// Units that are captured at once. Each holds two pages at most, so this bounds the memory.
 const CONCURRENCY: usize = 6;
 
-/// Reads R and captures at it; a revision that is compacted away meanwhile is given up for a new one.
-pub(crate) async fn cut(mut context: Context, scope: &Scope, discovery: &Discovery) -> Result<(Cut, Taken), Error> {
+/// Before a cut that did not hold is taken again.
+const BACKOFF: Duration = Duration::from_secs(2);
+
+/// Takes a cut and captures the API at its revision. A cut that did not hold, and one whose revision is compacted away
+/// meanwhile, is taken again, volumes and all.
+pub(crate) async fn cut(
+    context: &mut Context,
+    scope: &Scope,
+    discovery: &Discovery,
+    mut quiesce: Option<&mut Quiesce>,
+) -> Result<(Cut, Taken), Error> {
     for attempt in 1..=MAX_ATTEMPTS {
-        context.revision = list::read_revision(&context.client, &context.retry).await?;
-        let read_at = Timestamp::now();
-        let revision = context.revision.0;
-        context.progress.send_replace(Progress { attempt, revision, ..Progress::default() });
-        match attempt_at(&mut context, scope, discovery).await {
-            Ok(taken) => return Ok((Cut { revision, read_at, attempts: attempt, window: None }, taken)),
+        let instant = match &mut quiesce {
+            None => read(context).await?,
+            Some(quiesce) => match quiesce.cut().await {
+                Ok(instant) => instant,
+                Err(Void::Final(error)) => return Err(error),
+                Err(Void::Retake(why)) if attempt < MAX_ATTEMPTS => {
+                    tracing::warn!(why, attempt, "the cut did not hold; it is taken again");
+                    time::sleep(BACKOFF * attempt).await;
+                    continue;
+                }
+                Err(Void::Retake(why)) => {
+                    quiesce.give_up(&format!("none of {attempt} cuts held; the last one: {why}"));
+                    read(context).await?
+                }
+            },
+        };
+        let Instant { revision, read_at, window } = instant;
+        context.revision = revision;
+        context.progress.send_replace(Progress { attempt, revision: revision.0, ..Progress::default() });
+        match attempt_at(context, scope, discovery).await {
+            Ok(taken) => return Ok((Cut { revision: revision.0, read_at, attempts: attempt, window }, taken)),
             Err(Error::Cluster(objects::Error::Expired { .. })) => {
-                tracing::warn!(revision, attempt, "the revision was compacted away; everything is read again");
+                tracing::warn!(
+                    revision = revision.0,
+                    attempt,
+                    "the revision was compacted away; everything is read again"
+                );
             }
             Err(error) => return Err(error),
         }
     }
     Err(Error::RevisionLost { attempts: MAX_ATTEMPTS })
+}
+
+/// An instant of the API alone.
+async fn read(context: &Context) -> Result<Instant, Error> {
+    let revision = list::read_revision(&context.client, &context.retry).await?;
+    Ok(Instant { revision, read_at: Timestamp::now(), window: None })
 }
 
 async fn attempt_at(context: &mut Context, scope: &Scope, discovery: &Discovery) -> Result<Taken, Error> {
@@ -67,7 +108,6 @@ async fn attempt_at(context: &mut Context, scope: &Scope, discovery: &Discovery)
         let parts = captured.extract_if(.., |(of, _)| of.name == resource.name).map(|(_, part)| part).collect();
         taken.add(context, &plan, resource, fate, strangers.get(&resource.name), parts).await?;
     }
-    taken.add_volume_problems(scope.volumes);
     Ok(taken)
 }
 

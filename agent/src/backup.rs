@@ -4,7 +4,7 @@
 //! one revision, is apart, so that a lost revision costs lists and never a half-written backup.
 
 use jiff::Timestamp;
-use stillpoint_api::{Backup, Cluster, Cut, Manifest, Outcome, Scope, Trees, manifest::FORMAT_VERSION};
+use stillpoint_api::{Backup, Cluster, Cut, Manifest, Outcome, Scope, Trees, VolumeIntent, manifest::FORMAT_VERSION};
 use stillpoint_catalog::{self as catalog, Committed, Draft};
 use stillpoint_objects::{
     discovery::{self, Discovery},
@@ -13,7 +13,7 @@ use stillpoint_objects::{
     retry::Retry,
 };
 use stillpoint_repository::{
-    Repository,
+    Id, Repository,
     signing::{SigningKey, Trust},
 };
 use tokio::sync::watch;
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Error,
     attempt::cut,
+    cut::{Quiesce, Stored, Subject, VolumesRequest},
     taken::Taken,
     unit::{Context, ends_attempt},
 };
@@ -40,6 +41,8 @@ pub struct BackupRequest {
     pub scope: Scope,
     /// Whether anything missing fails the backup instead of degrading it.
     pub strict: bool,
+    /// How volumes are copied; none where nobody is to copy them.
+    pub volumes: Option<VolumesRequest>,
     /// Cancelled, the backup ends before its commit and leaves nothing.
     pub cancel: CancellationToken,
 }
@@ -48,7 +51,7 @@ impl BackupRequest {
     /// A request that tolerates what is missing, by name, and that nobody cancels.
     pub fn new(name: impl Into<String>, cluster: impl Into<String>, scope: Scope) -> Self {
         let (name, cluster) = (name.into(), cluster.into());
-        Self { name, cluster, scope, strict: false, cancel: CancellationToken::new() }
+        Self { name, cluster, scope, strict: false, volumes: None, cancel: CancellationToken::new() }
     }
 }
 
@@ -65,6 +68,8 @@ pub struct Progress {
     pub units_done: u64,
     /// Objects captured so far.
     pub objects: u64,
+    /// What is done with volumes, for people.
+    pub volumes: String,
 }
 
 /// A backup that was taken.
@@ -92,15 +97,26 @@ pub async fn create(
     let retry = Retry::default();
     let discovery = discovery::discover(&client, &retry).await?;
     let cluster = identify(&client, request, &discovery, &retry).await?;
+    let previous = catalog::newest(repository, &cluster.name, &Trust::default()).await?;
     let draft = Draft::begin(repository, &request.name).await?;
     let writer = draft.writer();
     let (revision, collect_needs) = (Revision(0), false);
     let context = Context { client, retry, revision, selection, writer: writer.clone(), collect_needs, progress };
-    let job = Job { repository, request, key, started, discovery, cluster };
-    let report = job.run(draft, context).await;
+    let mut job =
+        Job { repository, request, key, started, discovery, cluster, previous, quiesce: None, parts: Vec::new() };
+    let report = Box::pin(job.run(draft, context)).await;
+    if let Some(quiesce) = &job.quiesce {
+        quiesce.end().await;
+    }
     if report.is_err() {
         // a program that ends after a failure must not leave its lock
         writer.abandon().await;
+        for part in &job.parts {
+            // kept by nothing else, a prune removes what it holds
+            if let Err(error) = repository.forget(part).await {
+                tracing::warn!(%error, %part, "a part of the backup that failed keeps a snapshot");
+            }
+        }
     }
     report
 }
@@ -127,31 +143,73 @@ struct Job<'a> {
     started: Timestamp,
     discovery: Discovery,
     cluster: Cluster,
+    previous: Option<catalog::Backup>,
+    quiesce: Option<Box<Quiesce>>,
+    /// Snapshots that keep what nodes have stored.
+    parts: Vec<Id>,
 }
 
 impl Job<'_> {
-    async fn run(self, mut draft: Draft, context: Context) -> Result<Report, Error> {
-        let (cut, mut taken) = tokio::select! {
-            taken = cut(context, &self.request.scope, &self.discovery) => taken?,
+    async fn run(&mut self, mut draft: Draft, mut context: Context) -> Result<Report, Error> {
+        let request = self.request;
+        let (cut, mut taken, stored) = tokio::select! {
+            captured = self.capture(&mut context) => captured?,
             // from here on little is left to do, and a commit is not to be torn
-            () = self.request.cancel.cancelled() => return Err(Error::Cancelled),
+            () = request.cancel.cancelled() => return Err(Error::Cancelled),
         };
         taken.problems.splice(0..0, self.discovery.failures.iter().cloned());
-        if self.request.strict && !taken.problems.is_empty() {
-            return Err(Error::Strict { problems: taken.problems });
+        let quiesce = self.quiesce.as_deref();
+        let directories =
+            taken.add_volumes(request.scope.volumes, |record| Some(quiesce?.record(record, &stored, cut.window)));
+        taken.problems.extend(quiesce.into_iter().flat_map(Quiesce::hook_problems));
+        if request.strict && !taken.problems.is_empty() {
+            return Err(Error::Strict { problems: std::mem::take(&mut taken.problems) });
         }
         for (resource, namespace, content) in taken.files.drain(..) {
             draft.place(&resource, namespace.as_deref(), content);
         }
+        if !self.parts.is_empty() {
+            let trees: Vec<_> = directories.iter().filter_map(|(_, directory)| directory.subtree).collect();
+            draft.adopt(self.repository, &trees, self.parts.clone()).await?;
+        }
+        for (record, directory) in directories {
+            draft.place_volume(&record.namespace, &record.claim, directory);
+        }
         let sealed = draft.seal(cut.read_at).await?;
-        let manifest = self.manifest(cut, taken, sealed.trees.clone()).await?;
+        let manifest = self.manifest(cut, taken, sealed.trees.clone());
         let committed = sealed.commit(&manifest, self.key).await?;
+        self.parts.clear();
         Ok(Report { manifest, committed })
     }
 
-    async fn manifest(&self, cut: Cut, taken: Taken, trees: Trees) -> Result<Manifest, Error> {
-        let previous = catalog::newest(self.repository, &self.cluster.name, &Trust::default()).await?;
-        Ok(Manifest {
+    /// Takes the cut, captures the API at it, and has the nodes store what they copied.
+    async fn capture(&mut self, context: &mut Context) -> Result<(Cut, Taken, Stored), Error> {
+        let Self { request, cluster, .. } = self;
+        if let Some(volumes) = request.volumes.clone().filter(|_| request.scope.volumes == VolumeIntent::Wanted) {
+            let subject = Subject {
+                client: context.client.clone(),
+                retry: context.retry.clone(),
+                selection: &context.selection,
+                scope: &request.scope,
+                backup: &request.name,
+                cluster: &cluster.name,
+                previous: self.previous.as_ref().map(|backup| &backup.manifest),
+                cancel: request.cancel.clone(),
+                progress: context.progress.clone(),
+            };
+            self.quiesce = Some(Box::new(Quiesce::prepare(subject, volumes).await?));
+        }
+        let (cut, taken) = cut(context, &request.scope, &self.discovery, self.quiesce.as_deref_mut()).await?;
+        let mut stored = Stored::default();
+        if let Some(quiesce) = &mut self.quiesce {
+            stored = quiesce.store().await;
+            self.parts.clone_from(&stored.parts);
+        }
+        Ok((cut, taken, stored))
+    }
+
+    fn manifest(&self, cut: Cut, taken: Taken, trees: Trees) -> Manifest {
+        Manifest {
             format_version: FORMAT_VERSION,
             backup: Backup { name: self.request.name.clone(), uid: uuid::Uuid::new_v4().to_string() },
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -165,9 +223,9 @@ impl Job<'_> {
             problems: taken.problems,
             types: taken.types,
             volumes: taken.volumes,
-            hooks: Vec::new(),
+            hooks: self.quiesce.as_deref().map(Quiesce::hook_records).unwrap_or_default(),
             trees,
-            previous: previous.map(|backup| backup.root),
-        })
+            previous: self.previous.as_ref().map(|backup| backup.root),
+        }
     }
 }

@@ -13,8 +13,10 @@
 
 mod attempt;
 mod backup;
+mod cut;
 mod error;
 mod needed;
+mod node;
 mod plan;
 mod store;
 mod taken;
@@ -22,4 +24,6 @@ mod unit;
 pub mod volume;
 
 pub use backup::{BackupRequest, Progress, Report, create};
+pub use cut::{Access, AgentError, Agents, VolumesRequest, Way};
 pub use error::Error;
+pub use node::{Node, NodeConfig, ServeError, Server, Tls};

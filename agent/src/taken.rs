@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 use stillpoint_api::{
     Exclusion, GroupResource, Problem, ProblemKind, ResourceType, TypeRecord, VolumeData, VolumeIntent, VolumeRecord,
 };
-use stillpoint_repository::FileContent;
+use stillpoint_repository::{FileContent, Node};
 
 use crate::{
     Error,
+    cut::Recorded,
     plan::{Fate, Plan},
     unit::{Captured, Context, ends_attempt},
 };
@@ -82,19 +83,38 @@ impl Taken {
         record.excluded = excluded.into_iter().map(|(rule, objects)| Exclusion { rule, objects }).collect();
     }
 
-    /// No volume's data is held yet: either that was meant, or it degrades the backup by name.
-    pub(crate) fn add_volume_problems(&mut self, intent: VolumeIntent) {
+    /// Says of each claim that the backup holds what became of its data, and gives the directories of those whose data is
+    /// held. What is wanted and not held, or not whole, degrades the backup by name.
+    pub(crate) fn add_volumes(
+        &mut self,
+        intent: VolumeIntent,
+        record: impl Fn(&VolumeRecord) -> Option<Recorded>,
+    ) -> Vec<(VolumeRecord, Node)> {
+        let mut directories = Vec::new();
         for volume in &mut self.volumes {
-            match intent {
-                VolumeIntent::LeftOut => volume.data = VolumeData::LeftOut,
-                VolumeIntent::Wanted => self.problems.push(Problem {
-                    kind: ProblemKind::Volume,
-                    subject: format!("persistentvolumeclaims.core/{}/{}", volume.namespace, volume.claim),
-                    message: "this backup holds the claim but not its data; --no-volumes says that this is meant"
-                        .to_owned(),
-                }),
+            if intent == VolumeIntent::LeftOut {
+                volume.data = VolumeData::LeftOut;
+                continue;
             }
+            let problem = match record(volume) {
+                Some(Recorded { data, directory, problem }) => {
+                    volume.data = data;
+                    directories.extend(directory.map(|directory| (volume.clone(), directory)));
+                    problem
+                }
+                None => Some(
+                    "this backup holds the claim but not its data, because nobody was asked to copy it; --no-volumes says \
+                     that this is meant"
+                        .to_owned(),
+                ),
+            };
+            self.problems.extend(problem.map(|message| Problem {
+                kind: ProblemKind::Volume,
+                subject: format!("persistentvolumeclaims.core/{}/{}", volume.namespace, volume.claim),
+                message,
+            }));
         }
+        directories
     }
 }
 

@@ -1,0 +1,97 @@
+//! The cut: one instant for the API and all volumes of a backup, on all their nodes.
+//!
+//! ```text
+//! see ─ plan ─ prepare (every node) ─ pre hooks ─ stop (every node) ─┬─ read R ──┬─ release ─ post hooks ─ store
+//!                                                                    └─ snapshot ┘
+//! ```
+//! That R is read after the last node has said *stopped* and before the first is asked to release is what makes it one
+//! instant: whatever the API holds at R was caused by writes that the volumes have. No clock is asked.
+
+mod agents;
+mod claims;
+mod link;
+mod nodes;
+mod quiesce;
+mod record;
+mod seen;
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+pub use self::agents::{AgentError, Agents, Way};
+pub(crate) use self::{
+    quiesce::{Instant, Quiesce, Stored, Subject, Void},
+    record::{Recorded, method},
+};
+use crate::node::wire;
+
+/// How the agents reach the repository. Its text is never printed.
+#[derive(Clone, Default)]
+pub struct Access {
+    /// The repository's address.
+    pub url: String,
+    /// Its password.
+    pub password: String,
+    /// The variables that the store's credentials are in.
+    pub variables: BTreeMap<String, String>,
+    /// The server to ask instead of the provider's own.
+    pub endpoint: Option<String>,
+    /// The bucket's region.
+    pub region: Option<String>,
+    /// KiB a second to send at most.
+    pub limit_upload: Option<std::num::NonZeroU32>,
+    /// KiB a second to receive at most.
+    pub limit_download: Option<std::num::NonZeroU32>,
+}
+
+impl Access {
+    fn to_wire(&self) -> wire::Repository {
+        wire::Repository {
+            url: self.url.clone(),
+            password: self.password.clone(),
+            variables: self.variables.clone().into_iter().collect(),
+            endpoint: self.endpoint.clone().unwrap_or_default(),
+            region: self.region.clone().unwrap_or_default(),
+            limit_upload: self.limit_upload.map_or(0, Into::into),
+            limit_download: self.limit_download.map_or(0, Into::into),
+        }
+    }
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Access").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+/// How volumes are to be copied.
+#[derive(Clone)]
+pub struct VolumesRequest {
+    /// Who copies them.
+    pub agents: Agents,
+    /// How these reach the repository.
+    pub access: Access,
+    /// The method for every volume, instead of the one that fits it best.
+    pub method: Option<String>,
+    /// How long writers may stand still for what is read meanwhile.
+    pub budget: Duration,
+    /// How long they stand still at most, whatever happens.
+    pub max: Duration,
+    /// zstd's level, 0 for none.
+    pub compression: u8,
+    /// A client whose answers may be silent for long, for the commands of hooks; none where no hooks run.
+    pub hooks: Option<kube::Client>,
+}
+
+impl fmt::Debug for VolumesRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VolumesRequest").field("access", &self.access).finish_non_exhaustive()
+    }
+}
+
+impl VolumesRequest {
+    /// Volumes copied by `agents` as fits each of them, frozen for 10 s at most.
+    pub fn new(agents: Agents, access: Access, hooks: Option<kube::Client>) -> Self {
+        let (budget, max) = (Duration::from_secs(2), Duration::from_secs(10));
+        Self { agents, access, method: None, budget, max, compression: 1, hooks }
+    }
+}

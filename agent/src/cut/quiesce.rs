@@ -1,0 +1,411 @@
+//! The cut of one backup, over its attempts.
+//!
+//! What is prepared outlives an attempt, because reading volumes is what takes long: a void cut is taken again from the
+//! hooks on.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use futures::future::join_all;
+use jiff::{SignedDuration, Timestamp};
+use stillpoint_api::{HookRecord, Manifest, Problem, Scope, Window};
+use stillpoint_hooks::{
+    hook::{
+        exec::kubernetes::Kubernetes,
+        plan::{self, Phase, Plan},
+        pod, run,
+        session::PlannedHooks,
+    },
+    session::{Ended, Limits, Report, Session},
+};
+use stillpoint_objects::{
+    filter::Selection,
+    list::{self, Revision},
+    retry::Retry,
+};
+use stillpoint_repository::Id;
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    VolumesRequest,
+    claims::{self, Claim, Place},
+    link::{Link, LinkError},
+    nodes::{Member, Nodes, NotStopped, Standing},
+    record::HookResults,
+    seen::Look,
+};
+use crate::{
+    Error, Progress,
+    node::wire::{self, cut_answer::Step as Answer, cut_request::Step},
+};
+
+/// How long a node may take to answer what it has at hand.
+const ANSWER: Duration = Duration::from_secs(60);
+/// How long a node may read or store: its stream tells earlier that it is gone.
+const LONG: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How long a snapshot may take; the window's own end comes first.
+const SNAPSHOT: Duration = Duration::from_secs(60);
+/// Stopping includes what the guard may take to write back and to freeze.
+const LIMITS: Limits =
+    Limits { prepare: Duration::from_secs(60), sync: Duration::from_secs(60), stop: Duration::from_secs(90) };
+
+/// An instant that held.
+#[derive(Debug)]
+pub(crate) struct Instant {
+    pub(crate) revision: Revision,
+    pub(crate) read_at: Timestamp,
+    /// When writers stood still, if any were stopped.
+    pub(crate) window: Option<Window>,
+}
+
+/// Why an attempt gave no instant.
+#[derive(Debug)]
+pub(crate) enum Void {
+    /// Another attempt may give one.
+    Retake(String),
+    /// No other can.
+    Final(Error),
+}
+
+/// What a backup asks a cut of.
+pub(crate) struct Subject<'a> {
+    pub(crate) client: kube::Client,
+    pub(crate) retry: Retry,
+    pub(crate) selection: &'a Selection,
+    pub(crate) scope: &'a Scope,
+    pub(crate) backup: &'a str,
+    pub(crate) cluster: &'a str,
+    /// The cluster's backup before this one.
+    pub(crate) previous: Option<&'a Manifest>,
+    pub(crate) cancel: CancellationToken,
+    pub(crate) progress: watch::Sender<Progress>,
+}
+
+/// The cut of one backup.
+pub(crate) struct Quiesce {
+    client: kube::Client,
+    retry: Retry,
+    request: VolumesRequest,
+    hooks: Plan,
+    pub(super) claims: Vec<Claim>,
+    members: Vec<Member>,
+    pub(super) prepared: BTreeMap<String, Prepared>,
+    /// Why a volume is in no cut.
+    pub(super) refused: BTreeMap<String, String>,
+    /// Why a volume is not in the last cut.
+    pub(super) left_out: BTreeMap<String, String>,
+    pub(super) hook_results: HookResults,
+    sessions: TaskTracker,
+    cancel: CancellationToken,
+    progress: watch::Sender<Progress>,
+}
+
+/// What a node said of a volume that it has prepared.
+pub(super) struct Prepared {
+    pub(super) node: String,
+    pub(super) volume: wire::PreparedVolume,
+}
+
+/// What the nodes have stored.
+#[derive(Default)]
+pub(crate) struct Stored {
+    pub(super) volumes: BTreeMap<String, wire::StoredVolume>,
+    /// The snapshots that keep it until the backup is committed.
+    pub(crate) parts: Vec<Id>,
+}
+
+impl Quiesce {
+    /// Sees, plans, and has every node prepare what it can before anything is stopped.
+    pub(crate) async fn prepare(subject: Subject<'_>, request: VolumesRequest) -> Result<Self, Error> {
+        let Subject { client, retry, selection, scope, backup, cluster, previous, cancel, progress } = subject;
+        let seen = Look { client: &client, retry: &retry, selection, scope }.take().await?;
+        let with_hooks = if request.hooks.is_some() { seen.pods.as_slice() } else { &[] };
+        let pods: Vec<_> = with_hooks.iter().map(pod::Pod::of).collect();
+        let mut quiesce = Self {
+            hooks: plan::plan(&pods, &[], Phase::Both),
+            claims: claims::plan(&seen, request.method.as_deref()),
+            client,
+            retry,
+            request,
+            members: Vec::new(),
+            prepared: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            left_out: BTreeMap::new(),
+            hook_results: HookResults::default(),
+            sessions: TaskTracker::new(),
+            cancel: cancel.clone(),
+            progress,
+        };
+        tokio::select! {
+            () = quiesce.begin(backup, cluster, previous) => {}
+            () = cancel.cancelled() => return Err(Error::Cancelled),
+        }
+        Ok(quiesce)
+    }
+
+    async fn begin(&mut self, backup: &str, cluster: &str, previous: Option<&Manifest>) {
+        let mut by_node: BTreeMap<String, Vec<(wire::Volume, Vec<String>)>> = BTreeMap::new();
+        for claim in &self.claims {
+            match &claim.place {
+                Place::Node(node, volume) => {
+                    let parent = previous.and_then(|manifest| parent(manifest, claim));
+                    let volume = wire::Volume { parent, ..(**volume).clone() };
+                    by_node.entry(node.clone()).or_default().push((volume, claim.pods.clone()));
+                }
+                Place::Unmounted { .. } => {
+                    self.refused.insert(claim.id(), "no running pod mounts it".to_owned());
+                }
+                Place::Refused(why) => {
+                    self.refused.insert(claim.id(), why.clone());
+                }
+            }
+        }
+        let mut begun = Vec::new();
+        // in the order of names, so that two backups never wait for each other's nodes
+        for (node, volumes) in by_node {
+            match self.begin_on(&node, &volumes, backup, cluster).await {
+                Ok(link) => begun.push((link, volumes)),
+                Err(why) => {
+                    self.refused.extend(volumes.into_iter().map(|(volume, _)| (volume.id, why.clone())));
+                }
+            }
+        }
+        let prepared = join_all(begun.iter().map(|(link, _)| self.prepare_on(link))).await;
+        for ((link, volumes), prepared) in begun.into_iter().zip(prepared) {
+            match prepared {
+                Ok(prepared) => self.take(link, volumes, prepared),
+                Err(error) => {
+                    self.refused.extend(volumes.into_iter().map(|(volume, _)| (volume.id, error.to_string())));
+                }
+            }
+        }
+    }
+
+    /// Begins on a node and waits until its filesystems are ours.
+    async fn begin_on(
+        &self,
+        node: &str,
+        volumes: &[(wire::Volume, Vec<String>)],
+        backup: &str,
+        cluster: &str,
+    ) -> Result<Link, String> {
+        let link = self.request.agents.link(node).await.map_err(|error| error.to_string())?;
+        let begin = wire::Begin {
+            backup: backup.to_owned(),
+            cluster: cluster.to_owned(),
+            repository: Some(self.request.access.to_wire()),
+            volumes: volumes.iter().map(|(volume, _)| volume.clone()).collect(),
+            budget_millis: u64::try_from(self.request.budget.as_millis()).unwrap_or(u64::MAX),
+            compression: self.request.compression.into(),
+        };
+        let mut answer = link.ask(Step::Begin(begin), ANSWER).await;
+        if let Ok(Answer::Waiting(wire::Waiting { behind })) = &answer {
+            self.note(format!("node {node}: waiting for {}", behind.join(", ")));
+            answer = link.wait(LONG).await;
+        }
+        match answer {
+            Ok(Answer::Turn(_)) => Ok(link),
+            Ok(other) => Err(link.unexpected(&other).to_string()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    async fn prepare_on(&self, link: &Link) -> Result<wire::Prepared, LinkError> {
+        match self.noting(link, link.ask(Step::Prepare(wire::Empty {}), LONG)).await? {
+            Answer::Prepared(prepared) => Ok(prepared),
+            other => Err(link.unexpected(&other)),
+        }
+    }
+
+    /// Waits for a node's work and passes on how far it is.
+    async fn noting<T>(&self, link: &Link, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        let mut news = link.news();
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                Ok(()) = news.changed() => {
+                    let wire::Progress { phase, files, bytes_read, .. } = news.borrow_and_update().progress.clone();
+                    self.note(format!("node {}: {phase}: {files} files, {} MiB read", link.node, bytes_read >> 20));
+                }
+            }
+        }
+    }
+
+    fn note(&self, note: String) {
+        self.progress.send_modify(|progress| progress.volumes = note);
+    }
+
+    fn take(&mut self, link: Link, volumes: Vec<(wire::Volume, Vec<String>)>, prepared: wire::Prepared) {
+        let mut pods: BTreeMap<_, _> = volumes.into_iter().map(|(volume, pods)| (volume.id, pods)).collect();
+        let mut member = Member { link: link.clone(), volumes: BTreeMap::new() };
+        for volume in prepared.volumes {
+            let Some(pods) = pods.remove(&volume.id) else { continue };
+            if volume.refused.is_empty() {
+                member.volumes.insert(volume.id.clone(), pods);
+                self.prepared.insert(volume.id.clone(), Prepared { node: link.node.clone(), volume });
+            } else {
+                self.refused.insert(volume.id, volume.refused);
+            }
+        }
+        self.refused.extend(pods.into_keys().map(|id| (id, link.error("it did not prepare it").to_string())));
+        if !member.volumes.is_empty() {
+            self.members.push(member);
+        }
+    }
+
+    /// Takes one cut: pre hooks, stop, R and snapshots, release, post hooks.
+    pub(crate) async fn cut(&mut self) -> Result<Instant, Void> {
+        self.left_out.clear();
+        let standing = watch::Sender::new(None);
+        let nodes = Nodes { members: self.members.clone(), max: self.request.max, standing: standing.clone() };
+        let client = self.request.hooks.clone().unwrap_or_else(|| self.client.clone());
+        let hooks = PlannedHooks::new(self.hooks.clone(), Arc::new(Kubernetes::new(client)), run::Limits::default());
+        let work = instant(self.client.clone(), self.retry.clone(), standing.subscribe());
+        self.note("quiescing".to_owned());
+        let session = Session::start(&self.sessions, hooks, nodes, LIMITS, work);
+        let report = tokio::select! {
+            report = session.ended() => report,
+            // dropped, it goes on to release and post, which is waited for
+            () = self.cancel.cancelled() => {
+                self.end().await;
+                return Err(Void::Final(Error::Cancelled));
+            }
+        };
+        let since = standing.borrow().as_ref().map(|standing| standing.since);
+        self.judge(report, since).await
+    }
+
+    async fn judge(
+        &mut self,
+        report: Report<PlannedHooks, Result<Read, String>, NotStopped>,
+        since: Option<Timestamp>,
+    ) -> Result<Instant, Void> {
+        self.hook_results = HookResults::of(report.hooks.report(), &self.hooks);
+        for failure in report.failed.iter().chain(&report.lost_holds) {
+            self.leave_out(&failure.pod, &format!("a hook of pod {} failed: {}", failure.pod, failure.what));
+        }
+        // a hold may say only at its end that it had not held
+        for pod in report.hooks.report().ruled_out() {
+            self.leave_out(&pod.to_string(), &format!("the hooks of pod {pod} did not bring it to rest"));
+        }
+        let read = match report.ended {
+            Ended::Whole(Ok(read)) => read,
+            Ended::Whole(Err(why)) => return Err(Void::Retake(why)),
+            Ended::NotWhole(_) | Ended::Lost => {
+                return Err(Void::Retake("the stop was not whole: somebody may have written meanwhile".to_owned()));
+            }
+            Ended::NotStopped(error) => return Err(Void::Retake(error.to_string())),
+            Ended::TooLate(state) => return Err(Void::Retake(format!("it took too long while {state:?}"))),
+            Ended::Panicked(message) => return Err(Void::Retake(format!("a bug: {message}"))),
+            Ended::Cancelled => return Err(Void::Final(Error::Cancelled)),
+            // there is nothing to stop for: the API is read all the same
+            Ended::NothingLeft | Ended::HookFailed => {
+                let read = instant(self.client.clone(), self.retry.clone(), watch::Sender::new(None).subscribe()).await;
+                read.map_err(Void::Retake)?
+            }
+        };
+        for (volume, why) in read.failed {
+            self.left_out.insert(volume, why);
+        }
+        let length = report.release.map(|release| SignedDuration::from_secs_f64(release.window_ms / 1e3));
+        let stopped = since.zip(length).filter(|_| !self.members.is_empty());
+        let window = stopped.map(|(from, length)| Window { from, to: from + length });
+        Ok(Instant { revision: read.revision, read_at: read.at, window })
+    }
+
+    /// Leaves all volumes out: the backup holds the API alone.
+    pub(crate) fn give_up(&mut self, why: &str) {
+        self.left_out = self.claims.iter().map(|claim| (claim.id(), why.to_owned())).collect();
+    }
+
+    /// What became of the last cut's hooks.
+    pub(crate) fn hook_records(&self) -> Vec<HookRecord> {
+        self.hook_results.records.clone()
+    }
+
+    /// What hooks failed in the last cut.
+    pub(crate) fn hook_problems(&self) -> Vec<Problem> {
+        self.hook_results.problems.clone()
+    }
+
+    fn leave_out(&mut self, pod: &str, why: &str) {
+        for claim in self.claims.iter().filter(|claim| claim.pods.iter().any(|own| own == pod)) {
+            self.left_out.entry(claim.id()).or_insert_with(|| why.to_owned());
+        }
+    }
+
+    /// Has the nodes upload what they copied in the last cut.
+    pub(crate) async fn store(&mut self) -> Stored {
+        let members = std::mem::take(&mut self.members);
+        let in_cut = |member: &Member| member.volumes.keys().any(|id| !self.left_out.contains_key(id));
+        let stores = members.iter().filter(|member| in_cut(member)).map(async |member| {
+            let link = &member.link;
+            match self.noting(link, link.ask(Step::Store(wire::Empty {}), LONG)).await {
+                Ok(Answer::Stored(stored)) => Ok(stored),
+                Ok(other) => Err((member, link.unexpected(&other))),
+                Err(error) => Err((member, error)),
+            }
+        });
+        let (mut all, mut failed) = (Stored::default(), Vec::new());
+        for stored in join_all(stores).await {
+            match stored {
+                Ok(stored) => {
+                    all.parts.extend(stored.part.parse::<Id>().ok());
+                    all.volumes.extend(stored.volumes.into_iter().map(|volume| (volume.id.clone(), volume)));
+                }
+                Err((member, error)) => {
+                    failed.extend(member.volumes.keys().map(|id| (id.clone(), error.to_string())));
+                }
+            }
+        }
+        self.left_out.extend(failed);
+        all
+    }
+
+    /// Waits until every session has released and run its post hooks.
+    pub(crate) async fn end(&self) {
+        self.sessions.close();
+        self.sessions.wait().await;
+    }
+}
+
+/// What was read in a window.
+struct Read {
+    revision: Revision,
+    at: Timestamp,
+    /// The volumes that could not be copied.
+    failed: BTreeMap<String, String>,
+}
+
+/// Reads R while every node copies its volumes.
+async fn instant(
+    client: kube::Client,
+    retry: Retry,
+    standing: watch::Receiver<Option<Standing>>,
+) -> Result<Read, String> {
+    let links: Arc<[Link]> = standing.borrow().as_ref().map(|standing| standing.links.clone()).unwrap_or_default();
+    let revision = async { list::read_revision(&client, &retry).await.map(|revision| (revision, Timestamp::now())) };
+    let snapshots = join_all(links.iter().map(|link| link.ask(Step::Snapshot(wire::Empty {}), SNAPSHOT)));
+    let (revision, snapshots) = tokio::join!(revision, snapshots);
+    let (revision, at) = revision.map_err(|error| error.to_string())?;
+    let mut failed = BTreeMap::new();
+    for (link, snapshot) in links.iter().zip(snapshots) {
+        match snapshot.map_err(|error| error.to_string())? {
+            Answer::Snapshotted(wire::Failures { failures }) => {
+                failed.extend(failures.into_iter().map(|failure| (failure.subject, failure.reason)));
+            }
+            other => return Err(link.unexpected(&other).to_string()),
+        }
+    }
+    Ok(Read { revision, at, failed })
+}
+
+/// A claim's copy in the backup before, if its writers stood still for it.
+fn parent(manifest: &Manifest, claim: &Claim) -> Option<wire::Parent> {
+    let record =
+        manifest.volumes.iter().find(|record| (&record.namespace, &record.claim) == (&claim.namespace, &claim.name))?;
+    let held = record.data.held()?;
+    let stopped = held.stopped?.from.to_string();
+    Some(wire::Parent { tree: held.tree.0.to_vec(), stopped })
+}
