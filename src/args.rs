@@ -12,6 +12,7 @@ use std::{
 use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum};
 use jiff::SignedDuration;
+use stillpoint_agent::Access;
 use stillpoint_repository::{Error, Kdf, Password, Repository, Store, StoreOptions};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
@@ -114,28 +115,63 @@ impl RepoArgs {
         })
     }
 
-    fn password(&self) -> anyhow::Result<Password> {
-        if let Some(file) = &self.password_file {
-            return password_in(file);
+    /// What another process needs to open the same repository: the agents of a cluster, which upload by themselves.
+    pub(crate) fn access(&self) -> anyhow::Result<Access> {
+        /// Whose variables hold the credentials of stores.
+        const PROVIDERS: [&str; 3] = ["AWS_", "AZURE_", "GOOGLE_"];
+        let StoreArgs { endpoint, region, ca_file: _, limit_upload, limit_download } = &self.store;
+        let is_providers = |name: &str| PROVIDERS.iter().any(|provider| name.starts_with(provider));
+        Ok(Access {
+            url: self.repo.clone(),
+            password: self.password_text()?.to_string(),
+            variables: std::env::vars().filter(|(name, _)| is_providers(name)).collect(),
+            endpoint: endpoint.clone(),
+            region: region.clone(),
+            limit_upload: *limit_upload,
+            limit_download: *limit_download,
+        })
+    }
+
+    /// Whether only this host can reach the repository, or reach it only by a file of its own.
+    pub(crate) fn bound_to_this_host(&self) -> Option<&'static str> {
+        let is_local = !self.repo.contains("://") || self.repo.starts_with("file://");
+        match &self.store.ca_file {
+            _ if is_local => Some("the repository is a folder of this host"),
+            Some(_) => Some("--ca-file is a file of this host"),
+            None => None,
         }
-        let text = std::env::var("STILLPOINT_PASSWORD").unwrap_or_default();
+    }
+
+    fn password(&self) -> anyhow::Result<Password> {
+        Ok(Password::new(self.password_text()?.as_str()))
+    }
+
+    fn password_text(&self) -> anyhow::Result<Zeroizing<String>> {
+        if let Some(file) = &self.password_file {
+            return first_line(file);
+        }
+        let text = Zeroizing::new(std::env::var("STILLPOINT_PASSWORD").unwrap_or_default());
         if text.is_empty() {
             return Err(UsageError(
                 "no password: give --password-file, STILLPOINT_PASSWORD_FILE or STILLPOINT_PASSWORD".to_owned(),
             )
             .into());
         }
-        Ok(Password::new(text))
+        Ok(text)
     }
 }
 
 /// Reads the first line of a password file.
 pub(crate) fn password_in(file: &Path) -> anyhow::Result<Password> {
+    Ok(Password::new(first_line(file)?.as_str()))
+}
+
+fn first_line(file: &Path) -> anyhow::Result<Zeroizing<String>> {
     let text = std::fs::read_to_string(file).map(Zeroizing::new);
     let text = text.with_context(|| format!("cannot read the password file {}", file.display()))?;
     match text.lines().next() {
         None | Some("") => Err(UsageError(format!("the password file {} has no first line", file.display())).into()),
-        Some(line) => Ok(Password::new(line)),
+        Some(line) => Ok(Zeroizing::new(line.to_owned())),
     }
 }
 

@@ -7,8 +7,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
     commands::{
-        backup, bench, completion, demo, freeze, hooks, install, key, pause, repo, restore, scratch, thaw, uninstall,
-        verify, volume,
+        agent, backup, bench, completion, demo, freeze, hooks, install, key, pause, repo, restore, scratch, thaw,
+        uninstall, verify, volume,
     },
     exit::Exit,
 };
@@ -49,6 +49,9 @@ pub(crate) enum Command {
     /// Runs a command while the processes of cgroups of this host stand still.
     #[command(after_help = pause::AFTER_HELP)]
     Pause(pause::PauseArgs),
+    /// Works on one node for the backups of a cluster; `stillpoint install` runs it on every node.
+    #[command(after_help = agent::AFTER_HELP)]
+    Agent(agent::AgentArgs),
     /// Lets go what stands still on this host, whoever stopped it.
     #[command(after_help = thaw::AFTER_HELP)]
     Thaw(thaw::ThawArgs),
@@ -84,6 +87,7 @@ impl Command {
             Self::Hooks(command) => hooks::run(command).await,
             Self::Freeze(args) => freeze::run(args).await,
             Self::Pause(args) => pause::run(args).await,
+            Self::Agent(args) => Box::pin(agent::run(args)).await,
             Self::Thaw(args) => thaw::run(args).await,
             Self::Scratch(command) => scratch::run(command).await,
             Self::Install(args) => install::run(args).await,

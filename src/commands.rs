@@ -2,6 +2,7 @@
 //!
 //! Each turns its flags into a request value, lets the crates do the work, and prints what came of it.
 
+pub(crate) mod agent;
 pub(crate) mod backup;
 pub(crate) mod bench;
 pub(crate) mod completion;

@@ -8,6 +8,7 @@ mod delete;
 mod describe;
 pub(super) mod diff;
 mod get;
+mod volumes;
 
 pub(crate) use get::seconds;
 
@@ -21,7 +22,7 @@ use crate::{args::RepoArgs, exit::Exit, keys::TrustArgs};
 pub(crate) enum BackupCommand {
     /// Takes a backup: every object as it was at one etcd revision.
     #[command(after_help = create::EXAMPLES)]
-    Create(create::CreateArgs),
+    Create(Box<create::CreateArgs>),
     /// Lists the backups and what restore tests said of them.
     #[command(after_help = "Example:\n  stillpoint backup get -o json | jq -r '.[].name'")]
     Get(get::GetArgs),
@@ -42,7 +43,7 @@ pub(crate) enum BackupCommand {
 
 pub(crate) async fn run(command: BackupCommand) -> anyhow::Result<Exit> {
     match command {
-        BackupCommand::Create(args) => create::run(args).await,
+        BackupCommand::Create(args) => create::run(*args).await,
         BackupCommand::Get(args) => get::run(args).await,
         BackupCommand::Describe(args) => describe::run(args).await,
         BackupCommand::Cat(args) => cat::run(args).await,

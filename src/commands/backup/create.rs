@@ -6,9 +6,10 @@ use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
 use stillpoint_agent::{self as agent, BackupRequest, Progress, Report};
-use stillpoint_api::{ClusterResources, Digest, Outcome, Problem, Scope, VolumeIntent};
+use stillpoint_api::{ClusterResources, Digest, Outcome, Problem, Scope, VolumeIntent, VolumeRecord};
 use stillpoint_repository::signing::SigningKey;
 
+use super::volumes::{self, VolumesArgs};
 use crate::{
     args::{LockArgs, OutputArgs, RepoArgs},
     cluster::ClusterArgs,
@@ -38,6 +39,8 @@ pub(crate) struct CreateArgs {
     cluster_name: Option<String>,
     #[command(flatten)]
     scope: ScopeArgs,
+    #[command(flatten)]
+    volumes: VolumesArgs,
     #[command(flatten)]
     cluster: ClusterArgs,
     #[command(flatten)]
@@ -104,12 +107,14 @@ impl From<ScopeArgs> for Scope {
 }
 
 pub(crate) async fn run(args: CreateArgs) -> anyhow::Result<Exit> {
-    let CreateArgs { name, scope, strict, unsigned, cluster_name, cluster, repo, lock, signing, output } = args;
+    let CreateArgs { name, scope, volumes, strict, unsigned, cluster_name, cluster, repo, lock, signing, output } =
+        args;
     let key = if unsigned { None } else { Some(key(&signing)?) };
+    let volumes = if scope.no_volumes { None } else { volumes.request(&cluster, &repo).await? };
     let target = cluster.connect().await?;
     let repository = lock.patient(repo.open().await?);
     let cluster = cluster_name.unwrap_or(target.name);
-    let request = BackupRequest { strict, ..BackupRequest::new(name, cluster, scope.into()) };
+    let request = BackupRequest { strict, volumes, ..BackupRequest::new(name, cluster, scope.into()) };
     let (progress, drawn) = progress::draw(describe_progress);
     let create = agent::create(target.client, &repository, &request, key.as_ref(), progress);
     let report = interrupt::cancelling(&request.cancel, Box::pin(create)).await??;
@@ -133,8 +138,9 @@ fn key(signing: &SigningArgs) -> anyhow::Result<SigningKey> {
 }
 
 fn describe_progress(progress: &Progress) -> String {
-    let Progress { attempt, revision, units, units_done, objects } = progress;
+    let Progress { attempt, revision, units, units_done, objects, volumes } = progress;
     match attempt {
+        _ if !volumes.is_empty() => volumes.clone(),
         0 => "asking the cluster what it serves".to_owned(),
         attempt => {
             let retaken = if *attempt > 1 { format!(" (attempt {attempt})") } else { String::new() };
@@ -159,6 +165,9 @@ struct Summary {
     snapshot: String,
     signed_by: Option<String>,
     bytes_added: u64,
+    /// How long writers stood still.
+    window_ms: Option<f64>,
+    volumes: Vec<VolumeRecord>,
     problems: Vec<Problem>,
 }
 
@@ -179,6 +188,8 @@ impl Summary {
             snapshot: committed.snapshot.to_string(),
             signed_by: key.map(|key| key.public().fingerprint()),
             bytes_added: committed.stats.bytes_packed,
+            window_ms: manifest.cut.window.map(|window| window.to.duration_since(window.from).as_secs_f64() * 1e3),
+            volumes: manifest.volumes.clone(),
             problems: manifest.problems.clone(),
         }
     }
@@ -203,6 +214,12 @@ impl Summary {
             |key| format!("  signed by {key}\n"),
         );
         text.push_str(&signer);
+        if let Some(window) = self.window_ms {
+            let _ = writeln!(text, "  writers stood still for {window:.0} ms");
+        }
+        if self.volumes.iter().any(|volume| volume.data.held().is_some()) {
+            text.push_str(&volumes::table(&self.volumes));
+        }
         for problem in &self.problems {
             let _ = writeln!(text, "  ! {}", output::printable(&problem.to_string()));
         }

@@ -4,10 +4,10 @@ use std::fmt::Write;
 
 use clap::Args;
 use serde::Serialize;
-use stillpoint_api::{Digest, Exclusion, Manifest, SignerState, TypeRecord, VolumeData};
+use stillpoint_api::{Digest, Exclusion, Manifest, SignerState, TypeRecord, VolumeData, VolumeRecord};
 use stillpoint_catalog as catalog;
 
-use super::{ReadArgs, get::seconds};
+use super::{ReadArgs, get::seconds, volumes};
 use crate::{args::OutputArgs, exit::Exit, output};
 
 #[derive(Debug, Args)]
@@ -62,8 +62,15 @@ impl Description<'_> {
             ("Instant", format!("revision {} at {}{attempts}", cut.revision, seconds(cut.read_at))),
             ("Took", format!("{:.1} s", finished.duration_since(*started).as_secs_f64())),
             ("Objects", output::count(types.iter().map(|record| record.captured).sum())),
-            ("Volumes", volumes_line(volumes.len(), volumes.iter().filter(|v| v.data == VolumeData::LeftOut).count())),
+            ("Volumes", volumes_line(volumes)),
         ]);
+        if let Some(window) = &cut.window {
+            let length = window.to.duration_since(window.from).as_secs_f64() * 1e3;
+            let _ = writeln!(text, "Writers stood still for {length:.0} ms around the instant");
+        }
+        if volumes.iter().any(|volume| volume.data.held().is_some()) {
+            let _ = write!(text, "\n{}", volumes::table(volumes));
+        }
         if !problems.is_empty() {
             let _ = writeln!(text, "\nMissing or in doubt:");
             for problem in problems {
@@ -79,12 +86,17 @@ impl Description<'_> {
     }
 }
 
-fn volumes_line(claims: usize, left_out: usize) -> String {
-    let counted = |claims: usize| output::counted(claims as u64, "claim");
-    match (claims, left_out) {
-        (0, _) => "no claims in scope".to_owned(),
-        (claims, left_out) if claims == left_out => format!("{}, data meant to be absent", counted(claims)),
-        (claims, _) => format!("{}, no data held", counted(claims)),
+fn volumes_line(volumes: &[VolumeRecord]) -> String {
+    let counted = output::counted(volumes.len() as u64, "claim");
+    let held = volumes.iter().filter(|volume| volume.data.held().is_some()).count();
+    if volumes.is_empty() {
+        "no claims in scope".to_owned()
+    } else if volumes.iter().all(|volume| volume.data == VolumeData::LeftOut) {
+        format!("{counted}, data meant to be absent")
+    } else if held == 0 {
+        format!("{counted}, no data held")
+    } else {
+        format!("{counted}, data of {} held", output::count(held as u64))
     }
 }
 

@@ -1,0 +1,124 @@
+//! How a backup copies volumes, and how a copy is shown.
+//!
+//! Apart from the scope: what is wanted is one question, who does it and how long it may take another.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use stillpoint_agent::{AgentError, Agents, Node, VolumesRequest, Way};
+use stillpoint_api::{VolumeData, VolumeRecord, installation::NAMESPACE};
+
+use crate::{
+    args::{RepoArgs, UsageError},
+    cluster::ClusterArgs,
+    commands::agent::NodeArgs,
+    meanwhile::duration,
+    output,
+};
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Volumes")]
+pub(crate) struct VolumesArgs {
+    /// Copy the volumes of this host's pods without an agent, as root; the value is the node's name in the cluster
+    #[arg(long, value_name = "NODE")]
+    node_local: Option<String>,
+    /// The namespace that `stillpoint install` put the agents into
+    #[arg(long, value_name = "NAME", default_value = NAMESPACE)]
+    agent_namespace: String,
+    /// Reach agents by their addresses, from within the cluster's network, instead of through the API server
+    #[arg(long)]
+    direct: bool,
+    /// How to copy every volume [default: what fits it best; an annotation stillpoint.dev/volume-method names another]
+    #[arg(long, value_enum, value_name = "METHOD")]
+    volume_method: Option<MethodArg>,
+    /// How long writers may stand still for what changed last and is read meanwhile
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration)]
+    budget: Duration,
+    /// How long writers stand still at most, whatever happens
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    max: Duration,
+    /// Run no hooks: no copy's level is then more than filesystem
+    #[arg(long)]
+    no_hooks: bool,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+/// How a volume is copied; the words are those of the manifest and of annotations.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum MethodArg {
+    Precopy,
+    Reflink,
+    Btrfs,
+    ReadPaused,
+    Live,
+}
+
+impl MethodArg {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Precopy => "precopy",
+            Self::Reflink => "reflink",
+            Self::Btrfs => "btrfs",
+            Self::ReadPaused => "read-paused",
+            Self::Live => "live",
+        }
+    }
+}
+
+impl VolumesArgs {
+    /// Who copies volumes, and how; none where no agent is installed.
+    pub(super) async fn request(
+        self,
+        cluster: &ClusterArgs,
+        repo: &RepoArgs,
+    ) -> anyhow::Result<Option<VolumesRequest>> {
+        let Self { node_local, agent_namespace, direct, volume_method, budget, max, no_hooks, node } = self;
+        // hooks and sessions may be silent for long, and have deadlines of their own
+        let patient = cluster.connect_for_streams().await?.client;
+        let agents = if let Some(name) = node_local {
+            Agents::Local(Node::new(node.config(name).await?))
+        } else {
+            let way = if direct { Way::Direct } else { Way::PortForward };
+            match Agents::find(patient.clone(), &agent_namespace, way).await {
+                Ok(agents) => agents,
+                Err(error @ AgentError::NotInstalled { .. }) => {
+                    output::note(format_args!("volumes are not copied: {error}"));
+                    return Ok(None);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        };
+        if let (Agents::Cluster(_), Some(why)) = (&agents, repo.bound_to_this_host()) {
+            let message = format!(
+                "agents upload volumes by themselves, and {why}: give a repository that every node reaches, \
+                 --node-local, or --no-volumes"
+            );
+            return Err(UsageError(message).into());
+        }
+        let hooks = (!no_hooks).then_some(patient);
+        let method = volume_method.map(|method| method.word().to_owned());
+        Ok(Some(VolumesRequest { method, budget, max, ..VolumesRequest::new(agents, repo.access()?, hooks) }))
+    }
+}
+
+/// The volumes of a backup as a table.
+pub(super) fn table(volumes: &[VolumeRecord]) -> String {
+    let row = |record: &VolumeRecord| {
+        let claim = format!("{}/{}", record.namespace, record.claim);
+        match &record.data {
+            VolumeData::NotHeld => [claim, "not held".to_owned(), String::new(), String::new(), String::new()],
+            VolumeData::LeftOut => {
+                [claim, "meant to be absent".to_owned(), String::new(), String::new(), String::new()]
+            }
+            VolumeData::Held(held) => [
+                claim,
+                held.level.to_string(),
+                format!("{}: {}", held.method, held.reason),
+                held.node.clone(),
+                format!("{}, {}", output::counted(held.files, "file"), output::bytes(held.bytes)),
+            ],
+        }
+    };
+    output::table(["CLAIM", "LEVEL", "METHOD", "NODE", "HOLDS"], volumes.iter().map(row))
+}
