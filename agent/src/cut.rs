@@ -15,7 +15,9 @@ mod quiesce;
 mod record;
 mod seen;
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+
+use futures::future::BoxFuture;
 
 pub use self::agents::{AgentError, Agents, Way};
 pub(crate) use self::{
@@ -78,9 +80,23 @@ pub struct VolumesRequest {
     pub max: Duration,
     /// zstd's level, 0 for none.
     pub compression: u8,
+    /// Is told of the steps of each window, which wait for it; for proofs and measurements.
+    pub on_step: Option<OnStep>,
     /// A client whose answers may be silent for long, for the commands of hooks; none where no hooks run.
     pub hooks: Option<kube::Client>,
 }
+
+/// What a window is about to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Copy this volume, as `namespace/claim`.
+    Snapshot(String),
+    /// Read R.
+    Revision,
+}
+
+/// What is told of the steps of a window.
+pub type OnStep = Arc<dyn Fn(Step) -> BoxFuture<'static, ()> + Send + Sync>;
 
 impl fmt::Debug for VolumesRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -92,6 +108,6 @@ impl VolumesRequest {
     /// Volumes copied by `agents` as fits each of them, frozen for 10 s at most.
     pub fn new(agents: Agents, access: Access, hooks: Option<kube::Client>) -> Self {
         let (budget, max) = (Duration::from_secs(2), Duration::from_secs(10));
-        Self { agents, access, method: None, budget, max, compression: 1, hooks }
+        Self { agents, access, method: None, budget, max, compression: 1, on_step: None, hooks }
     }
 }

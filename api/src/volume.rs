@@ -68,6 +68,8 @@ pub struct VolumeSnapshot {
     pub files: u64,
     /// Bytes of all files.
     pub bytes: u64,
+    /// Bytes of files that were read for it; an earlier copy had the others.
+    pub bytes_read: u64,
     /// Files and directories that could not be read, or not whole.
     pub unread: u64,
 }

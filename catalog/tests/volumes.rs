@@ -20,6 +20,7 @@ fn record(claim: &str, tree: Id) -> VolumeRecord {
         strangers: Vec::new(),
         files: 1,
         bytes: 5,
+        bytes_read: 5,
         unread: 0,
     };
     VolumeRecord { namespace: "shop".into(), claim: claim.into(), data: VolumeData::Held(Box::new(snapshot)) }

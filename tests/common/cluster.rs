@@ -42,7 +42,9 @@ pub(crate) async fn embedded() -> Embedded {
 }
 
 /// Where a test may use what is not in a namespace, under the name of its own.
-const CLUSTER_SCOPED: [&str; 4] = [
+const CLUSTER_SCOPED: [&str; 6] = [
+    "/api/v1/persistentvolumes/NAMESPACE-a",
+    "/api/v1/persistentvolumes/NAMESPACE-b",
     "/apis/apiregistration.k8s.io/v1/apiservices/v1.NAMESPACE.example.com",
     "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/ledgers.NAMESPACE.example.com",
     "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/NAMESPACE",

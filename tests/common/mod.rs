@@ -11,3 +11,4 @@ pub(crate) mod pairs;
 pub(crate) mod proxy;
 pub(crate) mod shell;
 pub(crate) mod store;
+pub(crate) mod volumes;

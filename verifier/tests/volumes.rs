@@ -74,6 +74,7 @@ fn record(node: &Node) -> VolumeRecord {
         strangers: Vec::new(),
         files: 2,
         bytes: 100_005,
+        bytes_read: 0,
         unread: 0,
     };
     VolumeRecord { namespace: "shop".into(), claim: "data".into(), data: VolumeData::Held(Box::new(snapshot)) }

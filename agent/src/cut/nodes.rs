@@ -42,7 +42,8 @@ pub(crate) struct Nodes {
 /// Nodes whose writers stand still.
 #[derive(Debug, Clone)]
 pub(crate) struct Standing {
-    pub(crate) links: Arc<[Link]>,
+    /// Each with its volumes.
+    pub(crate) links: Arc<[(Link, Vec<String>)]>,
     /// When the first of them was asked to.
     pub(crate) since: Timestamp,
 }
@@ -89,19 +90,21 @@ impl Stopper for Nodes {
 
     async fn stop(&mut self) -> Result<HeldNodes, NotStopped> {
         let since = Timestamp::now();
-        let links: Arc<[Link]> = self.stopped_ones().map(|member| member.link.clone()).collect();
+        let with_volumes = |member: &Member| (member.link.clone(), member.volumes.keys().cloned().collect());
+        let links: Arc<[(Link, Vec<String>)]> = self.stopped_ones().map(with_volumes).collect();
         // from here on whatever has stopped is released, by this value or by the end of the streams
         let held = HeldNodes(Standing { links: links.clone(), since });
         let max_millis = u64::try_from(self.max.as_millis()).unwrap_or(u64::MAX);
-        let stops =
-            links.iter().map(async |link| match link.ask(Step::Stop(wire::Stop { max_millis }), STOPPED).await? {
+        let stops = links.iter().map(async |(link, _)| {
+            match link.ask(Step::Stop(wire::Stop { max_millis }), STOPPED).await? {
                 Answer::Stopped(_) => Ok(()),
                 Answer::NotStopped(wire::Failures { failures }) => {
                     let each = failures.iter().map(|failure| format!("{}: {}", failure.subject, failure.reason));
                     Err(link.error(each.collect::<Vec<_>>().join("; ")))
                 }
                 other => Err(link.unexpected(&other)),
-            });
+            }
+        });
         match all(join_all(stops).await) {
             Ok(_) => {
                 self.standing.send_replace(Some(held.0.clone()));
@@ -117,7 +120,7 @@ impl Stopper for Nodes {
 
 impl Held for HeldNodes {
     async fn lost(&mut self) {
-        let lost = self.0.links.iter().map(|link| Box::pin(link.lost()));
+        let lost = self.0.links.iter().map(|(link, _)| Box::pin(link.lost()));
         if self.0.links.is_empty() {
             return future::pending().await;
         }
@@ -126,11 +129,12 @@ impl Held for HeldNodes {
 
     async fn release(mut self) -> Release {
         let links = std::mem::take(&mut self.0.links);
-        let released = links.iter().map(async |link| match link.ask(Step::Release(wire::Empty {}), RELEASED).await {
-            Ok(Answer::Released(released)) => (released.whole, Some(released.why).filter(|why| !why.is_empty())),
-            Ok(other) => (false, Some(link.unexpected(&other).to_string())),
-            Err(error) => (false, Some(error.to_string())),
-        });
+        let released =
+            links.iter().map(async |(link, _)| match link.ask(Step::Release(wire::Empty {}), RELEASED).await {
+                Ok(Answer::Released(released)) => (released.whole, Some(released.why).filter(|why| !why.is_empty())),
+                Ok(other) => (false, Some(link.unexpected(&other).to_string())),
+                Err(error) => (false, Some(error.to_string())),
+            });
         let released = join_all(released).await;
         for why in released.iter().filter_map(|(_, why)| why.as_ref()) {
             tracing::warn!(why, "the stop was not whole");
@@ -145,7 +149,7 @@ impl Held for HeldNodes {
 impl Drop for HeldNodes {
     /// A stop that nobody waits for any more is not left to its deadline.
     fn drop(&mut self) {
-        for link in self.0.links.iter() {
+        for (link, _) in self.0.links.iter() {
             let link = link.clone();
             tokio::spawn(async move { link.ask(Step::Release(wire::Empty {}), RELEASED).await });
         }

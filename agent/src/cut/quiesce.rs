@@ -27,7 +27,7 @@ use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    VolumesRequest,
+    OnStep, VolumesRequest,
     claims::{self, Claim, Place},
     link::{Link, LinkError},
     nodes::{Member, Nodes, NotStopped, Standing},
@@ -261,7 +261,7 @@ impl Quiesce {
         let nodes = Nodes { members: self.members.clone(), max: self.request.max, standing: standing.clone() };
         let client = self.request.hooks.clone().unwrap_or_else(|| self.client.clone());
         let hooks = PlannedHooks::new(self.hooks.clone(), Arc::new(Kubernetes::new(client)), run::Limits::default());
-        let work = instant(self.client.clone(), self.retry.clone(), standing.subscribe());
+        let work = instant(self.client.clone(), self.retry.clone(), self.request.on_step.clone(), standing.subscribe());
         self.note("quiescing".to_owned());
         let session = Session::start(&self.sessions, hooks, nodes, LIMITS, work);
         let report = tokio::select! {
@@ -301,7 +301,8 @@ impl Quiesce {
             Ended::Cancelled => return Err(Void::Final(Error::Cancelled)),
             // there is nothing to stop for: the API is read all the same
             Ended::NothingLeft | Ended::HookFailed => {
-                let read = instant(self.client.clone(), self.retry.clone(), watch::Sender::new(None).subscribe()).await;
+                let nobody = watch::Sender::new(None).subscribe();
+                let read = instant(self.client.clone(), self.retry.clone(), None, nobody).await;
                 read.map_err(Void::Retake)?
             }
         };
@@ -382,15 +383,34 @@ struct Read {
 async fn instant(
     client: kube::Client,
     retry: Retry,
+    on_step: Option<OnStep>,
     standing: watch::Receiver<Option<Standing>>,
 ) -> Result<Read, String> {
-    let links: Arc<[Link]> = standing.borrow().as_ref().map(|standing| standing.links.clone()).unwrap_or_default();
-    let revision = async { list::read_revision(&client, &retry).await.map(|revision| (revision, Timestamp::now())) };
-    let snapshots = join_all(links.iter().map(|link| link.ask(Step::Snapshot(wire::Empty {}), SNAPSHOT)));
+    let links = standing.borrow().as_ref().map(|standing| standing.links.clone()).unwrap_or_default();
+    let reach = async |step| {
+        if let Some(on_step) = &on_step {
+            on_step(step).await;
+        }
+    };
+    let revision = async {
+        reach(super::Step::Revision).await;
+        list::read_revision(&client, &retry).await.map(|revision| (revision, Timestamp::now()))
+    };
+    // all volumes of a node at once, unless each one's step is to be told
+    let asked = links.iter().flat_map(|(link, volumes)| {
+        let together = if on_step.is_some() { 1 } else { volumes.len().max(1) };
+        volumes.chunks(together).map(move |volumes| (link, volumes.to_vec()))
+    });
+    let snapshots = join_all(asked.map(async |(link, volumes)| {
+        for volume in &volumes {
+            reach(super::Step::Snapshot(volume.clone())).await;
+        }
+        (link, link.ask(Step::Snapshot(wire::Ids { volumes }), SNAPSHOT).await)
+    }));
     let (revision, snapshots) = tokio::join!(revision, snapshots);
     let (revision, at) = revision.map_err(|error| error.to_string())?;
     let mut failed = BTreeMap::new();
-    for (link, snapshot) in links.iter().zip(snapshots) {
+    for (link, snapshot) in snapshots {
         match snapshot.map_err(|error| error.to_string())? {
             Answer::Snapshotted(wire::Failures { failures }) => {
                 failed.extend(failures.into_iter().map(|failure| (failure.subject, failure.reason)));

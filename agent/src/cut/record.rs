@@ -118,6 +118,7 @@ impl Quiesce {
             strangers: copy.strangers.clone(),
             files: copy.files,
             bytes: copy.bytes,
+            bytes_read: copy.bytes_read,
             unread: copy.unread,
         };
         Ok((snapshot, directory, doubts(copy, level)))

@@ -266,8 +266,8 @@ impl Session {
                 step = self.lease.next_while_heard() => step?,
             };
             match step {
-                Step::Snapshot(_) => {
-                    let snapshots = snapshot(&mut self.members);
+                Step::Snapshot(wire::Ids { volumes }) => {
+                    let snapshots = snapshot(&mut self.members, &volumes);
                     let failures = tokio::select! {
                         biased;
                         () = held.lost() => continue,
@@ -309,8 +309,8 @@ impl Session {
         self.answers.say(Answer::Stopped(wire::Stopped { from: from.to_string() })).await?;
         loop {
             match self.lease.next().await? {
-                Step::Snapshot(_) => {
-                    let failures = snapshot(&mut self.members).await;
+                Step::Snapshot(wire::Ids { volumes }) => {
+                    let failures = snapshot(&mut self.members, &volumes).await;
                     self.answers.say(Answer::Snapshotted(wire::Failures { failures })).await?;
                 }
                 Step::Release(_) => {
@@ -395,9 +395,10 @@ async fn telling<T>(
     }
 }
 
-/// Copies all volumes at once; those that could not be are named.
-async fn snapshot(members: &mut [Member]) -> Vec<wire::Failure> {
-    let snapshots = members.iter_mut().map(async |member| {
+/// Copies volumes, all at once; those that could not be are named.
+async fn snapshot(members: &mut [Member], volumes: &[String]) -> Vec<wire::Failure> {
+    let members = members.iter_mut().filter(|member| volumes.contains(&member.id));
+    let snapshots = members.map(async |member| {
         let failed = member.capture.snapshot().await.err()?;
         Some(wire::Failure { subject: member.id.clone(), reason: failed.to_string() })
     });

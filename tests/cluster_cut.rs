@@ -1,0 +1,279 @@
+//! Backups of volumes and API at one instant, on a real node: what a naive backup breaks holds.
+//!
+//! A counter goes from volume A to volume B to a ConfigMap C, each step after the answer to the last: at every instant
+//! A ≥ B ≥ C ≥ A − 1. A copy that is not one instant shows numbers that never stood beside each other.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::{
+    fs::{File, OpenOptions},
+    os::unix::fs::FileExt,
+    path::PathBuf,
+    process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use common::{
+    backups::PASSWORD,
+    cluster::{Real, config_map, config_maps, create, eventually, on_real_cluster, patch},
+    volumes::{Lab, NODE, NODE_NAME, claim, kubelet_root, pod},
+};
+use futures::FutureExt;
+use rand::RngExt;
+use serde_json::json;
+use stillpoint_agent::{OnStep, Report};
+use stillpoint_api::{HookOutcome, Level, ProblemKind};
+use stillpoint_catalog as catalog;
+use stillpoint_repository::signing::Trust;
+use stillpoint_test_support::{loop_mount::LoopMount, require};
+use tokio::task::JoinHandle;
+
+/// Backups of one run; STILLPOINT_TEST_CUTS for more.
+const CUTS: usize = 20;
+const IDLE: &str = "sleep 3600 & wait";
+
+/// What one backup holds of A, B and C.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Numbers {
+    a: u64,
+    b: u64,
+    c: u64,
+}
+
+impl Numbers {
+    fn stood_beside_each_other(self) -> bool {
+        let Self { a, b, c } = self;
+        a >= b && b >= c && c + 1 >= a
+    }
+}
+
+/// Who passes the counter on, until it is told to end.
+struct Counter {
+    ended: Arc<AtomicBool>,
+    rounds: Arc<AtomicU64>,
+    task: JoinHandle<()>,
+}
+
+impl Counter {
+    fn start(real: &Real, a: PathBuf, b: PathBuf) -> Self {
+        let (ended, rounds) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (client, path) = (real.client.clone(), format!("{}/counter", config_maps(&real.namespace)));
+        let (seen, count) = (ended.clone(), rounds.clone());
+        let task = tokio::spawn(async move {
+            let open = |path| OpenOptions::new().create(true).write(true).truncate(false).open(path).unwrap();
+            let (a, b) = (Arc::new(open(a)), Arc::new(open(b)));
+            for n in 1.. {
+                if seen.load(Ordering::Relaxed) {
+                    return;
+                }
+                write(&a, n, true).await;
+                write(&b, n, n % 2 == 0).await;
+                patch(&client, &path, &json!({"data": {"text": n.to_string()}})).await;
+                count.store(n, Ordering::Relaxed);
+            }
+        });
+        Self { ended, rounds, task }
+    }
+
+    /// How long a round takes while nothing stops it.
+    async fn round(&self) -> Duration {
+        let (before, began) = (self.rounds.load(Ordering::Relaxed), Instant::now());
+        eventually("the counter goes on", async || self.rounds.load(Ordering::Relaxed) >= before + 20).await;
+        began.elapsed() / 20
+    }
+
+    async fn end(self) {
+        self.ended.store(true, Ordering::Relaxed);
+        self.task.await.unwrap();
+    }
+}
+
+/// One write of fixed width; it blocks a thread of its own while the filesystem stands still.
+async fn write(file: &Arc<File>, n: u64, sync: bool) {
+    let file = file.clone();
+    let write = move || {
+        file.write_all_at(format!("{n:020}").as_bytes(), 0).unwrap();
+        if sync {
+            file.sync_data().unwrap();
+        }
+    };
+    tokio::task::spawn_blocking(write).await.unwrap();
+}
+
+/// Holds each step of a window for up to three rounds.
+fn holding(round: Duration) -> OnStep {
+    Arc::new(move |_| {
+        let wait = round.mul_f64(rand::rng().random_range(0.0..3.0));
+        tokio::time::sleep(wait).boxed()
+    })
+}
+
+async fn numbers(lab: &Lab, real: &Real, name: &str) -> Numbers {
+    let number = |bytes: &[u8]| std::str::from_utf8(bytes).unwrap().trim().parse::<u64>().unwrap();
+    let backup = catalog::find(&lab.repository, name, &Trust::default()).await.unwrap();
+    let wanted = format!("configmaps.core/{}/counter", real.namespace).parse().unwrap();
+    let (resource, object) = backup.object(&wanted).await.unwrap().unwrap();
+    let c = object.value(&resource).unwrap()["data"]["text"].as_str().unwrap().parse().unwrap();
+    let of = async |claim| number(&lab.file(name, claim, "counter").await.unwrap());
+    Numbers { a: of("a").await, b: of("b").await, c }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn volumes_and_api_are_one_instant_by_freeze_and_are_not_without_it() {
+    let (Some(ext4), Some(xfs)) = (require::loop_device("ext4"), require::loop_device("xfs")) else { return };
+    on_real_cluster(NODE, async |real| {
+        let (a, b, lab) = (LoopMount::new(ext4), LoopMount::new(xfs), Lab::new().await);
+        create(&real.client, &config_maps(&real.namespace), &config_map("counter", "0")).await;
+        claim(&real, "a", &a.path()).await;
+        claim(&real, "b", &b.path()).await;
+        pod(&real, "holder", &["a", "b"], IDLE, &[]).await;
+        let counter = Counter::start(&real, a.path().join("counter"), b.path().join("counter"));
+        let round = counter.round().await;
+        let cuts = std::env::var("STILLPOINT_TEST_CUTS").ok().and_then(|cuts| cuts.parse().ok()).unwrap_or(CUTS);
+
+        let mut seen = Vec::new();
+        for cut in 0..cuts {
+            let name = format!("frozen-{cut}");
+            let volumes = lab.volumes(&real.client, None, Some(holding(round)));
+            let Report { manifest, .. } = lab.back_up(&real, &name, volumes).await;
+            assert!(manifest.problems.is_empty(), "{:?}", manifest.problems);
+            assert!(manifest.volumes.iter().all(|volume| volume.data.held().unwrap().level == Level::Filesystem));
+            let window = manifest.cut.window.unwrap();
+            assert!(window.from <= manifest.cut.read_at && manifest.cut.read_at <= window.to);
+            let numbers = numbers(&lab, &real, &name).await;
+            assert!(numbers.stood_beside_each_other(), "{name}: {numbers:?}");
+            seen.push(numbers);
+        }
+        assert!(seen.windows(2).all(|pair| pair[0].a < pair[1].a), "the counter stood still: {seen:?}");
+        assert!(seen.iter().any(|Numbers { a, b, c }| a == b && b == c), "{seen:?}");
+        assert!(seen.iter().any(|Numbers { a, b, .. }| a > b), "{seen:?}");
+
+        let mut broken = 0;
+        let controls = cuts.div_ceil(2);
+        for cut in 0..controls {
+            let name = format!("live-{cut}");
+            let report = lab.back_up(&real, &name, lab.volumes(&real.client, Some("live"), Some(holding(round)))).await;
+            let volumes = report.manifest.volumes;
+            assert!(volumes.iter().all(|volume| volume.data.held().unwrap().level == Level::Fuzzy));
+            broken += usize::from(!numbers(&lab, &real, &name).await.stood_beside_each_other());
+        }
+        assert!(broken * 2 >= controls, "without a stop only {broken} of {controls} broke: the test proves nothing");
+        counter.end().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_whose_pre_hook_fails_has_no_copy_and_its_post_runs_while_another_pods_volume_is_there() {
+    let Some(ext4) = require::loop_device("ext4") else { return };
+    on_real_cluster(NODE, async |real| {
+        let (a, b, lab) = (LoopMount::new(ext4), LoopMount::new(ext4), Lab::new().await);
+        claim(&real, "a", &a.path()).await;
+        claim(&real, "b", &b.path()).await;
+        let failing = [
+            ("pre.hook.backup.velero.io/command", r#"["/bin/sh","-c","exit 7"]"#),
+            ("post.hook.backup.velero.io/command", r#"["/bin/sh","-c","echo post >/a/post"]"#),
+        ];
+        pod(&real, "failing", &["a"], IDLE, &failing).await;
+        let quiesced = [
+            ("pre.hook.backup.velero.io/command", r#"["/bin/sh","-c","echo rest >/b/rest"]"#),
+            ("post.hook.backup.velero.io/command", r#"["/bin/sh","-c","rm /b/rest"]"#),
+        ];
+        pod(&real, "quiesced", &["b"], IDLE, &quiesced).await;
+
+        let manifest = lab.back_up(&real, "hooked", lab.volumes(&real.client, None, None)).await.manifest;
+        let held = |claim: &str| manifest.volumes.iter().find(|volume| volume.claim == claim).unwrap().data.held();
+        assert!(held("a").is_none(), "{:?}", manifest.volumes);
+        assert_eq!(held("b").unwrap().level, Level::Application);
+        let subjects: Vec<_> =
+            manifest.problems.iter().map(|problem| (problem.kind, problem.subject.as_str())).collect();
+        let (claim, hook) =
+            (format!("persistentvolumeclaims.core/{}/a", real.namespace), format!("{}/failing pre", real.namespace));
+        assert_eq!(subjects, [(ProblemKind::Volume, claim.as_str()), (ProblemKind::Hook, hook.as_str())]);
+        let outcomes: Vec<_> = manifest.hooks.iter().map(|hook| (hook.hook.as_str(), hook.outcome)).collect();
+        assert!(outcomes.contains(&("pre", HookOutcome::Failed)), "{outcomes:?}");
+        assert_eq!(outcomes.iter().filter(|outcome| **outcome == ("post", HookOutcome::Succeeded)).count(), 2);
+        assert_eq!(std::fs::read_to_string(a.path().join("post")).unwrap(), "post\n");
+        // what the pre hook wrote is in the copy, though the post hook has removed it since
+        assert_eq!(lab.file("hooked", "b", "rest").await.unwrap(), b"rest\n");
+        assert!(!b.path().join("rest").exists());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_backup_of_an_unchanged_volume_reads_no_file_and_is_the_same() {
+    let Some(ext4) = require::loop_device("ext4") else { return };
+    on_real_cluster(NODE, async |real| {
+        let (a, lab) = (LoopMount::new(ext4), Lab::new().await);
+        let file = a.path().join("large");
+        std::fs::write(&file, vec![7; 5 << 20]).unwrap();
+        claim(&real, "a", &a.path()).await;
+        pod(&real, "holder", &["a"], IDLE, &[]).await;
+        // stamps are trusted once they are older than the coarsest clock's grain
+        eventually("the file is old enough", async || {
+            file.metadata().unwrap().modified().unwrap().elapsed().unwrap() > Duration::from_millis(2_100)
+        })
+        .await;
+        let first = lab.back_up(&real, "first", lab.volumes(&real.client, None, None)).await.manifest;
+        let second = lab.back_up(&real, "second", lab.volumes(&real.client, None, None)).await.manifest;
+        let (first, second) = (first.volumes[0].data.held().unwrap(), second.volumes[0].data.held().unwrap());
+        assert_eq!((first.bytes_read, second.bytes_read), (5 << 20, 0));
+        assert_eq!(first.tree, second.tree);
+        assert_eq!(
+            lab.repository.snapshots().await.unwrap().len(),
+            2,
+            "what nodes stored is kept by the backups alone"
+        );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_is_killed_leaves_nothing_frozen_and_no_half_backup_and_the_next_one_works() {
+    let Some(ext4) = require::loop_device("ext4") else { return };
+    on_real_cluster(NODE, async |real| {
+        let (a, lab) = (LoopMount::new(ext4), Lab::new().await);
+        claim(&real, "a", &a.path()).await;
+        pod(&real, "holder", &["a"], IDLE, &[]).await;
+        std::fs::write(a.path().join("file"), "content").unwrap();
+        let kubeconfig = require::env(NODE).unwrap();
+        let command = |name: &str| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_stillpoint"));
+            command.args(["backup", "create", name, "--unsigned", "--include-namespaces", &real.namespace]);
+            command.args(["--node-local", NODE_NAME, "--kubeconfig", &kubeconfig, "--repo", &lab.url()]);
+            command.arg("--kubelet-root").arg(kubelet_root());
+            command.arg("--journal").arg(lab.folder.path().join("journal"));
+            command.arg("--spool").arg(lab.folder.path().join("spool"));
+            command.env("STILLPOINT_PASSWORD", PASSWORD).stdout(Stdio::null()).stderr(Stdio::null());
+            command
+        };
+        let began = Instant::now();
+        assert!(command("whole").status().unwrap().success());
+        let whole = began.elapsed();
+        for kill in 0..12 {
+            let name = format!("killed-{kill}");
+            let mut child = command(&name).spawn().unwrap();
+            tokio::time::sleep(whole.mul_f64(rand::rng().random_range(0.2..1.0))).await;
+            let ended = child.try_wait().unwrap();
+            child.kill().unwrap();
+            child.wait().unwrap();
+            // a second after the death of who stopped it nobody waits any more
+            let file = a.path().join("after");
+            let write = tokio::task::spawn_blocking(move || std::fs::write(file, "goes on").unwrap());
+            tokio::time::timeout(Duration::from_secs(1), write).await.expect("it is still frozen").unwrap();
+            let listed = catalog::list(&lab.repository, &Trust::default()).await.unwrap();
+            let is_there = listed.iter().any(|entry| entry.name == name);
+            assert!(ended.is_some() || !is_there || lab.file(&name, "a", "file").await.is_some(), "{name} is half");
+        }
+        assert!(command("next").status().unwrap().success());
+        assert_eq!(lab.file("next", "a", "file").await.unwrap(), b"content");
+    })
+    .await;
+}

@@ -1,0 +1,140 @@
+//! Volumes on the real node: filesystems of a test's own behind claims, with a pod that mounts them.
+//!
+//! The pod only holds the mounts: a freeze stops every writer, so a test may write from its own process.
+
+use std::path::{Path, PathBuf};
+
+use futures::TryStreamExt;
+use kube::Client;
+use serde_json::json;
+use stillpoint_agent::{Access, Agents, BackupRequest, Node, NodeConfig, OnStep, Report, VolumesRequest};
+use stillpoint_api::{Scope, VolumeIntent};
+use stillpoint_catalog as catalog;
+use stillpoint_hooks::guard;
+use stillpoint_repository::{Repository, Store, signing::Trust};
+use tempfile::TempDir;
+use tokio::sync::watch;
+
+use super::{
+    backups::{self, PASSWORD},
+    cluster::{Real, create, eventually, get},
+};
+
+/// The one node of the cluster.
+pub(crate) const NODE_NAME: &str = "127.0.0.1";
+/// Names the cluster with a node.
+pub(crate) const NODE: &str = "STILLPOINT_TEST_NODE";
+
+/// Kubelet's folder on this machine.
+pub(crate) fn kubelet_root() -> PathBuf {
+    let lab = std::env::var_os("LAB").map(PathBuf::from);
+    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/stillpoint-cluster");
+    lab.unwrap_or_else(home).join("node/kubelet")
+}
+
+/// A repository in a folder, and the agent of the node in this process.
+pub(crate) struct Lab {
+    pub(crate) folder: TempDir,
+    pub(crate) repository: Repository,
+    pub(crate) agents: Agents,
+}
+
+impl Lab {
+    pub(crate) async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let url = folder.path().join("repository").display().to_string();
+        let repository = backups::init(Store::from_url(&url).unwrap()).await;
+        let guard = guard::Config {
+            program: env!("CARGO_BIN_EXE_stillpoint").into(),
+            journal: folder.path().join("journal"),
+            ..guard::Config::default()
+        };
+        let spool = folder.path().join("spool");
+        std::fs::create_dir(&spool).unwrap();
+        let config = NodeConfig { name: NODE_NAME.into(), kubelet: kubelet_root(), guard, spool, cannot_stop: None };
+        Self { folder, repository, agents: Agents::Local(Node::new(config)) }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        self.folder.path().join("repository").display().to_string()
+    }
+
+    /// How volumes are to be copied, hooks and all.
+    pub(crate) fn volumes(&self, client: &Client, method: Option<&str>, on_step: Option<OnStep>) -> VolumesRequest {
+        let access = Access { url: self.url(), password: PASSWORD.into(), ..Access::default() };
+        let request = VolumesRequest::new(self.agents.clone(), access, Some(client.clone()));
+        VolumesRequest { method: method.map(str::to_owned), on_step, ..request }
+    }
+
+    /// Takes a backup of the test's namespace with its volumes.
+    pub(crate) async fn back_up(&self, real: &Real, name: &str, volumes: VolumesRequest) -> Report {
+        let scope = Scope {
+            include_namespaces: vec![real.namespace.clone()],
+            volumes: VolumeIntent::Wanted,
+            ..Scope::default()
+        };
+        let request = BackupRequest { volumes: Some(volumes), ..BackupRequest::new(name, "test", scope) };
+        let backup =
+            stillpoint_agent::create(real.client.clone(), &self.repository, &request, None, watch::Sender::default());
+        Box::pin(backup).await.unwrap()
+    }
+
+    /// A file of a volume of a backup; none where the volume is not held.
+    pub(crate) async fn file(&self, backup: &str, claim: &str, path: &str) -> Option<Vec<u8>> {
+        let backup = catalog::find(&self.repository, backup, &Trust::default()).await.unwrap();
+        let volumes = backup.volumes().await.unwrap();
+        let (_, directory) = volumes.into_iter().find(|(record, _)| record.claim == claim)?;
+        let reader = self.repository.reader().await.unwrap();
+        let node = reader.find(&directory.subtree.unwrap(), path).await.unwrap()?;
+        Some(reader.content(&node).unwrap().try_collect::<Vec<_>>().await.unwrap().concat())
+    }
+}
+
+/// Makes a volume of a directory of this machine and a claim that is bound to it.
+pub(crate) async fn claim(real: &Real, name: &str, directory: &Path) {
+    let Real { client, namespace, .. } = real;
+    let volume = format!("{namespace}-{name}");
+    let access = json!({"capacity": {"storage": "100Mi"}, "accessModes": ["ReadWriteOnce"]});
+    let mut spec = json!({
+        "storageClassName": "manual", "persistentVolumeReclaimPolicy": "Retain",
+        "local": {"path": directory},
+        "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [
+            {"key": "kubernetes.io/hostname", "operator": "In", "values": [NODE_NAME]}]}]}},
+    });
+    spec.as_object_mut().unwrap().extend(access.as_object().unwrap().clone());
+    let object = json!({"metadata": {"name": volume}, "spec": spec});
+    create(client, "/api/v1/persistentvolumes", &object).await;
+    let object = json!({"metadata": {"name": name}, "spec": {
+        "storageClassName": "manual", "volumeName": volume, "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "100Mi"}},
+    }});
+    create(client, &format!("/api/v1/namespaces/{namespace}/persistentvolumeclaims"), &object).await;
+}
+
+/// Makes a pod that mounts claims at `/NAME` and runs a script, and waits until it runs.
+pub(crate) async fn pod(real: &Real, name: &str, claims: &[&str], script: &str, annotations: &[(&str, &str)]) {
+    let Real { client, namespace, .. } = real;
+    let path = format!("/api/v1/namespaces/{namespace}/pods");
+    let volumes: Vec<_> =
+        claims.iter().map(|claim| json!({"name": claim, "persistentVolumeClaim": {"claimName": claim}})).collect();
+    let mounts: Vec<_> = claims.iter().map(|claim| json!({"name": claim, "mountPath": format!("/{claim}")})).collect();
+    let annotations: serde_json::Value =
+        annotations.iter().map(|&(key, value)| (key.to_owned(), json!(value))).collect();
+    let object = json!({
+        "metadata": {"name": name, "annotations": annotations},
+        "spec": {
+            "nodeName": NODE_NAME, "hostNetwork": true, "terminationGracePeriodSeconds": 0,
+            "automountServiceAccountToken": false, "volumes": volumes,
+            "containers": [{"name": "main", "image": "localhost/busybox:1", "imagePullPolicy": "Never",
+                            "command": ["sh", "-c", script], "volumeMounts": mounts}],
+        },
+    });
+    eventually("the namespace has its service account", async || {
+        super::cluster::ask(client, http::Method::POST, &path, &object).await.is_ok()
+    })
+    .await;
+    eventually(&format!("pod {name} runs"), async || {
+        get(client, &format!("{path}/{name}")).await["status"]["containerStatuses"][0]["state"]["running"].is_object()
+    })
+    .await;
+}
