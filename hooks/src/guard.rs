@@ -43,6 +43,8 @@ use std::{
     process::ExitCode,
 };
 
+use crate::enter;
+
 pub use client::{Config, Error, Guard, Held, OnStep};
 pub(crate) use isolation::freezers;
 pub use protocol::{Failure, Held as Outcome, Kind, Reason, Release, Released, Step, Stop, Stopped};
@@ -52,14 +54,19 @@ pub(crate) use target::cannot_freeze;
 /// What the guard is called in a list of processes, and what makes this program one.
 pub(crate) const NAME: &str = "stillpoint-guard";
 
-/// Runs this process as a guard, or as the caller in a guard's self-test, to its end, if that is what it was started for.
+/// Runs this process to its end as a guard, as the caller in a guard's self-test, or as what enters a container for a
+/// hook, if that is what it was started for.
 ///
 /// # Assumptions
 /// It is the first statement of `main`: no thread runs and nothing is open that a guard should not hold.
 #[must_use]
 pub fn entry() -> Option<ExitCode> {
     let mut arguments = std::env::args_os();
-    if arguments.next()? != NAME {
+    let name = arguments.next()?;
+    if name == enter::NAME {
+        return Some(enter::serve(arguments));
+    }
+    if name != NAME {
         return None;
     }
     if arguments.next().is_some_and(|argument| argument == dummy::ARGUMENT) {

@@ -4,6 +4,7 @@
 //! they stand still.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod enter;
 pub mod guard;
 pub mod hook;
 pub mod host;

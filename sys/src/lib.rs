@@ -32,19 +32,35 @@ pub use supervised::Supervised;
 /// # Errors
 /// Spawning fails with `ESRCH` when the parent died while the child was being made.
 pub fn die_with_parent(command: &mut Command) {
+    let lead = || Ok(unistd::setsid().map(drop)?);
+    // SAFETY: between fork and exec the closure makes one system call (setsid), which is async-signal-safe, and builds
+    // an error from a plain number: it takes no lock and allocates nothing, so no state that another thread held at the
+    // fork can block or mislead it.
+    unsafe {
+        command.pre_exec(lead);
+    }
+    killed_with_parent(command);
+}
+
+/// Makes the child of `command` be killed when its parent dies, as [`die_with_parent`] does, and leaves it in its
+/// parent's session and process group. The child may start in a process id namespace below its parent's.
+///
+/// # Errors
+/// Spawning fails with `ESRCH` when the parent died while the child was being made.
+pub fn killed_with_parent(command: &mut Command) {
+    /// What a child is told whose parent is outside of its namespace.
+    const OUTSIDE: i32 = 0;
     let parent = unistd::getpid();
     let before_exec = move || {
-        unistd::setsid()?;
         prctl::set_pdeathsig(Signal::SIGKILL)?;
         // A parent that died before the line above sent no signal: the child has a new parent now.
-        if unistd::getppid() != parent {
+        let now = unistd::getppid();
+        if now != parent && now.as_raw() != OUTSIDE {
             return Err(io::Error::from(Errno::ESRCH));
         }
         Ok(())
     };
-    // SAFETY: between fork and exec the closure makes three system calls (setsid, prctl, getppid),
-    // all async-signal-safe, and builds errors from plain numbers: it takes no lock and allocates
-    // nothing, so no state that another thread held at the fork can block or mislead it.
+    // SAFETY: as above, of two system calls (prctl, getppid).
     unsafe {
         command.pre_exec(before_exec);
     }

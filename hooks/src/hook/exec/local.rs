@@ -1,11 +1,12 @@
-//! Commands as processes of this host.
+//! Commands as processes of this host, or in the container of one.
 //!
-//! For applications that run beside us without a cluster. Each process leads a group of its own and dies with us; its
+//! For applications that run beside us without a cluster, and for a node that sees its containers' processes. Each process leads a group of its own and dies with us; its
 //! end takes the rest of its group along, so that nothing it started is left behind.
 
 use std::{
     io,
     os::unix::process::ExitStatusExt,
+    path::PathBuf,
     process::{ExitStatus, Stdio},
     sync::Arc,
     time::Duration,
@@ -19,6 +20,7 @@ use tokio::{
 };
 
 use super::{Command, Ended, ExecError, Executor, Exit, Process, Reader, Writer};
+use crate::enter;
 
 /// How long a process may take to end by itself before it is killed.
 const GRACE: Duration = Duration::from_secs(1);
@@ -27,6 +29,14 @@ const GRACE: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Default)]
 pub struct Local {
     variables: Vec<(String, String)>,
+    inside: Option<Inside>,
+}
+
+/// Whose container commands run in, and what enters it.
+#[derive(Debug, Clone)]
+struct Inside {
+    program: PathBuf,
+    process: u32,
 }
 
 impl Local {
@@ -34,7 +44,26 @@ impl Local {
     #[must_use]
     pub fn with(variables: &[(&str, &str)]) -> Self {
         let owned = variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
-        Self { variables: owned.collect() }
+        Self { variables: owned.collect(), inside: None }
+    }
+
+    /// Runs every command in the container of `process` instead: in its namespaces and below its root, as its user,
+    /// with its environment and none of the rights that it has not. `program` is one whose `main` begins with
+    /// [`crate::guard::entry`].
+    ///
+    /// A command that could not be started there ends with exit code 125, and its standard error says why.
+    #[must_use]
+    pub fn inside(program: impl Into<PathBuf>, process: u32) -> Self {
+        Self { variables: Vec::new(), inside: Some(Inside { program: program.into(), process }) }
+    }
+
+    fn command(&self, program: &str, argv: &[String]) -> std::process::Command {
+        if let Some(Inside { program, process }) = &self.inside {
+            return enter::command(program, *process, argv);
+        }
+        let mut child = std::process::Command::new(program);
+        child.args(&argv[1..]).envs(self.variables.iter().map(|(name, value)| (name, value)));
+        child
     }
 }
 
@@ -54,11 +83,11 @@ enum Ending {
 #[async_trait]
 impl Executor for Local {
     async fn start(&self, command: Command<'_>) -> Result<Box<dyn Process>, ExecError> {
-        let [program, arguments @ ..] = command.argv else {
+        let [program, ..] = command.argv else {
             return Err(ExecError::Refused("the command is empty".to_owned()));
         };
-        let mut child = std::process::Command::new(program);
-        child.args(arguments).envs(self.variables.iter().map(|(name, value)| (name, value))).stdin(Stdio::null());
+        let mut child = self.command(program, command.argv);
+        child.stdin(Stdio::null());
         let process = spawn(child, command.input).await;
         process
             .map(|process| Box::new(process) as _)
