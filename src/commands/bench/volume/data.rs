@@ -11,12 +11,14 @@ use std::{
 
 use super::Work;
 
-/// Bytes of a small file.
-const SMALL: usize = 4096;
+/// Bytes that are made at a time.
+const BLOCK: usize = 4096;
 /// Small files in one directory.
 const PER_FOLDER: usize = 500;
 /// Large files that the bytes are spread over.
 const LARGE_FILES: u64 = 8;
+/// What a sparse file has one block of data in.
+const GAP: u64 = 16 << 20;
 /// Small files that a change touches.
 const CHANGED: usize = 100;
 
@@ -25,8 +27,10 @@ const CHANGED: usize = 100;
 pub(super) enum Data {
     /// A few large files.
     Large { mebibytes: u64 },
-    /// Many files of 4 KiB.
-    Small { files: usize },
+    /// Many files, none larger than a block.
+    Small { files: usize, bytes: usize },
+    /// One file of holes, with a block of data in each [`GAP`].
+    Sparse { gibibytes: u64 },
 }
 
 /// Which change it is: each differs from the one before.
@@ -39,14 +43,20 @@ impl Data {
     pub(super) fn words(self) -> String {
         match self {
             Self::Large { mebibytes } => format!("{mebibytes} MiB in {LARGE_FILES} files"),
-            Self::Small { files } => format!("{files} files of 4 KiB"),
+            Self::Small { files, bytes } => format!("{files} files of {bytes} bytes"),
+            Self::Sparse { gibibytes } => format!("a file of {gibibytes} GiB, nearly all holes"),
         }
+    }
+
+    /// Whether there is nothing of it.
+    pub(super) fn is_empty(self) -> bool {
+        matches!(self, Self::Large { mebibytes: 0 } | Self::Small { files: 0, .. } | Self::Sparse { gibibytes: 0 })
     }
 
     /// What is measured on it, in order.
     pub(super) fn works(self) -> &'static [Work] {
         match self {
-            Self::Large { .. } => &[Work::FirstBackup, Work::Unchanged, Work::Restore],
+            Self::Large { .. } | Self::Sparse { .. } => &[Work::FirstBackup, Work::Unchanged, Work::Restore],
             Self::Small { .. } => &[Work::FirstBackup, Work::Unchanged, Work::Changed, Work::Restore],
         }
     }
@@ -58,19 +68,27 @@ impl Data {
                 fs::create_dir_all(folder)?;
                 for number in 0..LARGE_FILES {
                     let mut file = BufWriter::new(fs::File::create(folder.join(format!("file-{number}")))?);
-                    for _ in 0..(mebibytes << 20) / LARGE_FILES / SMALL as u64 {
+                    for _ in 0..(mebibytes << 20) / LARGE_FILES / BLOCK as u64 {
                         file.write_all(&noise.block(number % 2 == 0))?;
                     }
                     file.flush()?;
                 }
             }
-            Self::Small { files } => {
+            Self::Small { files, bytes } => {
                 for number in 0..files {
                     let path = small(folder, number);
                     if number % PER_FOLDER == 0 {
                         fs::create_dir_all(path.parent().unwrap_or(folder))?;
                     }
-                    fs::write(path, noise.block(number % 2 == 0))?;
+                    fs::write(path, &noise.block(number % 2 == 0)[..bytes.min(BLOCK)])?;
+                }
+            }
+            Self::Sparse { gibibytes } => {
+                fs::create_dir_all(folder)?;
+                let (file, size) = (fs::File::create(folder.join("sparse"))?, gibibytes << 30);
+                file.set_len(size)?;
+                for number in 0..size / GAP {
+                    file.write_all_at(&noise.block(number % 2 == 0), number * GAP)?;
                 }
             }
         }
@@ -79,10 +97,10 @@ impl Data {
 
     /// Overwrites some bytes of some small files, spread over all directories.
     pub(super) fn change(self, folder: &Path, change: Change) -> io::Result<()> {
-        let Self::Small { files } = self else { return Ok(()) };
+        let Self::Small { files, .. } = self else { return Ok(()) };
         for number in (0..files).step_by((files / CHANGED).max(1)) {
             let file = fs::OpenOptions::new().write(true).open(small(folder, number))?;
-            file.write_all_at(format!("change {}", change.turn).as_bytes(), 100)?;
+            file.write_all_at(format!("change {}", change.turn).as_bytes(), 0)?;
         }
         Ok(())
     }
@@ -101,10 +119,10 @@ impl Noise {
         self.0 >> 16
     }
 
-    /// 4 KiB of text or of random bytes.
+    /// A block of text or of random bytes.
     fn block(&mut self, text: bool) -> Vec<u8> {
-        let mut block = Vec::with_capacity(SMALL + 16);
-        while block.len() < SMALL {
+        let mut block = Vec::with_capacity(BLOCK + 16);
+        while block.len() < BLOCK {
             let drawn = self.next();
             if text {
                 // one of 4096 words of 3 to 10 letters
@@ -116,7 +134,7 @@ impl Noise {
                 block.extend_from_slice(&drawn.to_le_bytes()[..6]);
             }
         }
-        block.truncate(SMALL);
+        block.truncate(BLOCK);
         block
     }
 }

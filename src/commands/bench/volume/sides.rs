@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, ensure};
 use tokio::process::Command;
 
-use super::{super::PASSWORD, child::Measured};
+use super::{super::PASSWORD, cgroup::MemoryCgroup, child::Measured};
 
 /// A program that backs up and restores directories.
 pub(super) enum Side {
@@ -31,9 +31,14 @@ impl fmt::Display for Side {
 }
 
 impl Side {
+    /// This program.
+    pub(super) fn this() -> anyhow::Result<Self> {
+        Ok(Self::Stillpoint(env::current_exe()?))
+    }
+
     /// This program first, then every restic on PATH, each version once.
     pub(super) async fn all() -> anyhow::Result<Vec<Self>> {
-        let mut sides = vec![Self::Stillpoint(env::current_exe()?)];
+        let mut sides = vec![Self::this()?];
         for folder in env::split_paths(&env::var_os("PATH").unwrap_or_default()) {
             let program = folder.join("restic");
             if !program.is_file() {
@@ -61,24 +66,24 @@ impl Side {
         Ok(())
     }
 
-    pub(super) async fn backup(&self, place: &Path, source: &Path) -> anyhow::Result<Measured> {
+    pub(super) async fn backup(&self, place: &Path, source: &Path, limit: Option<u64>) -> anyhow::Result<Measured> {
         let arguments: Vec<&OsStr> = match self {
             Self::Stillpoint(_) => {
                 ["volume", "backup", "bench", "--path"].iter().map(OsStr::new).chain([source.as_os_str()]).collect()
             }
             Self::Restic(..) => ["--quiet", "backup"].iter().map(OsStr::new).chain([source.as_os_str()]).collect(),
         };
-        self.measure(place, &arguments).await
+        self.measure(place, &arguments, limit).await
     }
 
     /// Restores the newest backup into a new directory, and removes that.
-    pub(super) async fn restore(&self, place: &Path) -> anyhow::Result<Measured> {
+    pub(super) async fn restore(&self, place: &Path, limit: Option<u64>) -> anyhow::Result<Measured> {
         let target = place.join("restored");
         let arguments: Vec<&OsStr> = match self {
             Self::Stillpoint(_) => ["volume", "restore", "bench", "--target"].iter().map(OsStr::new).collect(),
             Self::Restic(..) => ["--quiet", "restore", "latest", "--target"].iter().map(OsStr::new).collect(),
         };
-        let measured = self.measure(place, &[&arguments[..], &[target.as_os_str()]].concat()).await?;
+        let measured = self.measure(place, &[&arguments[..], &[target.as_os_str()]].concat(), limit).await?;
         tokio::fs::remove_dir_all(&target).await?;
         Ok(measured)
     }
@@ -103,11 +108,18 @@ impl Side {
         command
     }
 
-    async fn measure(&self, place: &Path, arguments: &[&OsStr]) -> anyhow::Result<Measured> {
+    async fn measure(&self, place: &Path, arguments: &[&OsStr], limit: Option<u64>) -> anyhow::Result<Measured> {
+        let cgroup = limit.map(MemoryCgroup::new).transpose()?;
         let mut command = self.command(&env::current_exe()?, place);
-        let output = command.args(["bench", "child", "--"]).arg(self.program()).args(arguments);
-        let output = output.stderr(Stdio::inherit()).output().await?;
+        command.args(["bench", "child"]);
+        if let Some(cgroup) = &cgroup {
+            command.arg("--cgroup").arg(cgroup.folder());
+        }
+        command.arg("--").arg(self.program()).args(arguments);
+        let output = command.stderr(Stdio::inherit()).output().await?;
         ensure!(output.status.success(), "{self} failed: {}", output.status);
-        serde_json::from_slice(&output.stdout).context("the measured process did not say what it took")
+        let measured: Measured =
+            serde_json::from_slice(&output.stdout).context("the measured process did not say what it took")?;
+        Ok(Measured { cgroup_peak_bytes: cgroup.map(|cgroup| cgroup.peak()).transpose()?, ..measured })
     }
 }
