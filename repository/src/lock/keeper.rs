@@ -65,6 +65,8 @@ pub(super) struct Held {
     files: Files,
     kind: LockKind,
     own: Mutex<Own>,
+    /// Cancelled once nobody can object any more, or somebody did.
+    settled: CancellationToken,
     /// Why others may work as if we were not here.
     lost: OnceLock<String>,
 }
@@ -75,8 +77,15 @@ impl Held {
         self.lost.get().map_or(Ok(()), |reason| Err(lost(&self.files, reason)))
     }
 
+    /// Waits until nobody can object any more.
+    pub(super) async fn settled(&self) -> Result<(), Error> {
+        self.settled.cancelled().await;
+        self.check()
+    }
+
     /// Confirms that the lock protects us now.
     pub(super) async fn verify(&self) -> Result<(), Error> {
+        self.settled().await?;
         self.confirm(&mut *self.own.lock().await).await
     }
 
@@ -156,27 +165,34 @@ pub(super) async fn keep(
     files: Files,
     kind: LockKind,
     ended: CancellationToken,
-    written: oneshot::Sender<Result<(), Error>>,
-    confirmed: oneshot::Sender<Result<Arc<Held>, Error>>,
+    written: oneshot::Sender<Result<Arc<Held>, Error>>,
+    confirmed: oneshot::Sender<Result<(), Error>>,
 ) {
     survive_hangups();
     let mut harmless = HashSet::new();
-    let (own, settled) = match claim(&files, kind, &mut harmless).await {
+    let (own, settles) = match claim(&files, kind, &mut harmless).await {
         Ok(claimed) => claimed,
         // a caller that is gone needs no error
         Err(error) => return drop(written.send(Err(error))),
     };
-    let _ = written.send(Ok(()));
-    ended.run_until_cancelled(sleep_until(settled)).await;
-    if let Err(error) = file::refuse_conflict(&files, kind, &mut harmless).await {
-        remove(&files, &own.id).await;
-        return drop(confirmed.send(Err(error)));
+    let (id, settled) = (own.id, CancellationToken::new());
+    let held = Held { files, kind, own: Mutex::new(own), settled, lost: OnceLock::new() };
+    let held = Arc::new(held);
+    let _ = written.send(Ok(held.clone()));
+    ended.run_until_cancelled(sleep_until(settles)).await;
+    let unopposed = file::refuse_conflict(&held.files, kind, &mut harmless).await;
+    if let Err(error) = &unopposed {
+        held.lose(error.to_string());
+        remove(&held.files, &id).await;
     }
-    let held = Arc::new(Held { files, kind, own: Mutex::new(own), lost: OnceLock::new() });
-    if confirmed.send(Ok(held.clone())).is_ok() {
+    held.settled.cancel();
+    let is_held = unopposed.is_ok();
+    // whoever does not wait for it finds the lock lost
+    let _ = confirmed.send(unopposed);
+    if is_held {
         held.refresh_until(&ended).await;
+        remove(&held.files, &held.own.lock().await.id).await;
     }
-    remove(&held.files, &held.own.lock().await.id).await;
 }
 
 /// Writes a lock, and says when others had time enough to object.
