@@ -32,7 +32,7 @@ mod walk;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
-use stillpoint_repository::{Compression, Repository, Snapshot, SnapshotMeta, Writer};
+use stillpoint_repository::{Compression, Id, Repository, Snapshot, SnapshotMeta, Writer};
 use tokio::{runtime::Handle, sync::watch};
 use tokio_util::sync::CancellationToken;
 
@@ -104,7 +104,10 @@ pub async fn backup(
     let started = Timestamp::now();
     check_name(&request.name).map_err(|reason| Error::Name { name: request.name.clone(), reason })?;
     let selection = Selection::new(&request.paths, &request.exclude, request.cross_mounts)?;
-    let parent = if request.read_all { None } else { find_parent(repository, request, &selection).await? };
+    let parent = match request.read_all {
+        true => None,
+        false => newest(repository, (&request.name, &request.host), &selection.paths(), false).await?,
+    };
     let writer = repository.writer_with(request.compression).await?;
     let read = read(repository, &writer, selection.clone(), parent.as_ref(), (progress, &request.cancel)).await;
     let report = match read {
@@ -114,38 +117,70 @@ pub async fn backup(
             return Err(error);
         }
     };
-    if !report.problems.is_empty() {
-        problems::record(repository, &report.tree, &report.problems).await?;
-    }
-    let mut tags = vec![TAG.to_owned(), request.name.clone(), READ_LIVE.to_owned()];
-    if !report.problems.is_empty() {
-        tags.push(DEGRADED.to_owned());
-    }
-    let meta = SnapshotMeta {
-        tree: report.tree,
-        hostname: request.host.clone(),
-        paths: selection.paths(),
-        tags,
-        time: started,
-        program_version: request.program_version.clone(),
-    };
     let stats = writer.clone();
-    let snapshot = writer.commit(meta).await?;
+    let paths = selection.paths();
+    let commit = Commit { name: &request.name, host: &request.host, paths, time: started, read_live: true };
+    let commit = commit.run(repository, writer, &report.tree, &report.problems, request.program_version.clone());
+    let snapshot = commit.await?;
     Ok(report.committed(snapshot, parent.map(|parent| parent.id), stats.stats(), started))
 }
 
-/// The newest snapshot of the same name, host and paths.
-async fn find_parent(
+/// What a volume backup says of itself beside its tree.
+#[derive(Debug, Clone)]
+pub struct Commit<'a> {
+    /// Its name: a tag of the snapshot.
+    pub name: &'a str,
+    /// Host that it is of.
+    pub host: &'a str,
+    /// Directories or files of this host that it holds.
+    pub paths: Vec<String>,
+    /// When it was read, or an instant at which its writers stood still.
+    pub time: Timestamp,
+    /// Whether its files could be written while they were read, so that a change may have left no trace.
+    pub read_live: bool,
+}
+
+impl Commit<'_> {
+    /// Makes a tree that was read a volume backup; ends the writer.
+    ///
+    /// # Errors
+    /// [`Error::Name`], or those of the repository: then there is no backup.
+    pub async fn run(
+        self,
+        repository: &Repository,
+        writer: Writer,
+        tree: &Id,
+        problems: &[Problem],
+        program_version: Option<String>,
+    ) -> Result<Id, Error> {
+        let Self { name, host, paths, time, read_live } = self;
+        check_name(name).map_err(|reason| Error::Name { name: name.to_owned(), reason })?;
+        let mut tags = vec![TAG.to_owned(), name.to_owned()];
+        if read_live {
+            tags.push(READ_LIVE.to_owned());
+        }
+        if !problems.is_empty() {
+            tags.push(DEGRADED.to_owned());
+            problems::record(repository, tree, problems).await?;
+        }
+        let meta = SnapshotMeta { tree: *tree, hostname: host.to_owned(), paths, tags, time, program_version };
+        Ok(writer.commit(meta).await?)
+    }
+}
+
+/// The newest snapshot of the same name, host and paths; if `stopped`, of those whose writers stood still.
+///
+/// # Errors
+/// Those of the repository.
+pub async fn newest(
     repository: &Repository,
-    request: &Request,
-    selection: &Selection,
+    (name, host): (&str, &str),
+    paths: &[String],
+    stopped: bool,
 ) -> Result<Option<Snapshot>, Error> {
-    let paths = selection.paths();
     let fits = |snapshot: &Snapshot| {
-        snapshot.has_tag(TAG)
-            && snapshot.has_tag(&request.name)
-            && snapshot.hostname == request.host
-            && snapshot.paths == paths
+        let is_of_it = snapshot.has_tag(TAG) && snapshot.has_tag(name) && snapshot.hostname == host;
+        is_of_it && snapshot.paths == paths && !(stopped && snapshot.has_tag(READ_LIVE))
     };
     Ok(repository.snapshots().await?.into_iter().rfind(fits))
 }

@@ -5,7 +5,6 @@
 
 use std::path::Path;
 
-use jiff::Timestamp;
 use stillpoint_filetree::backup::tree;
 use stillpoint_hooks::{
     guard::{self, Stop},
@@ -56,7 +55,7 @@ fn look_now(volume: &Volume, stop: Stop, journal: &Path) -> Result<Facts, Error>
     }
     if !volume.cgroups.is_empty() {
         let failed = |source| Error::Copy { volume: volume.name.clone(), source };
-        bytes = Some(tree::size(&volume.directory, Timestamp::now()).map_err(failed)?.bytes);
+        bytes = Some(tree::size(&volume.directory).map_err(failed)?);
     }
     Ok(Facts {
         filesystem,

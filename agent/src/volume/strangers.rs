@@ -3,13 +3,15 @@
 //! Asked before and after the copy, because a stranger may come and go; and what it wrote is looked for too, because one
 //! that came and went between the two has left new stamps.
 
-use std::path::PathBuf;
+use std::time::SystemTime;
 
-use jiff::Timestamp;
-use stillpoint_filetree::backup::tree;
-use stillpoint_hooks::strangers;
+use stillpoint_filetree::backup::OWN_PREFIX;
+use stillpoint_hooks::{mounts, strangers};
 
 use super::{Error, Taking};
+
+/// Changed files that are named; the others are counted.
+const NAMED: usize = 5;
 
 /// Those that were seen so far.
 #[derive(Debug, Default)]
@@ -21,20 +23,18 @@ pub(super) struct Strangers {
 impl Strangers {
     /// Looks for them before the stop.
     pub(super) async fn before(taking: &Taking) -> Result<Self, Error> {
-        Ok(Self { before: search(taking).await?, after: Vec::new() })
+        Ok(Self { before: search(taking, None).await?, after: Vec::new() })
     }
 
-    /// Looks for them once more after the copy, and for what was written since it began.
-    pub(super) async fn after(&mut self, taking: &Taking, since: Option<Timestamp>) -> Result<(), Error> {
-        self.after = search(taking).await?;
-        if let Some(since) = since {
-            let directory = taking.directory()?;
-            let written = tokio::task::spawn_blocking(move || tree::size(directory, since)).await;
-            let written = written.map_err(|_| taking.stopped())?.map_err(|error| taking.copy_error(error))?.written;
-            if written > 0 {
-                self.after.push(format!("somebody: {written} files were written while its known writers stood still"));
-            }
-        }
+    /// An instant after which nothing should change; taken once the known writers stand still.
+    pub(super) async fn instant(taking: &Taking) -> Result<SystemTime, Error> {
+        let instant = tokio::task::spawn_blocking(strangers::next_instant).await.map_err(|_| taking.stopped())?;
+        instant.map_err(|source| Error::Directory { volume: taking.volume.name.clone(), source })
+    }
+
+    /// Looks for them once more after the copy, and for what has changed since the instant.
+    pub(super) async fn after(&mut self, taking: &Taking, since: SystemTime) -> Result<(), Error> {
+        self.after = search(taking, Some(since)).await?;
         Ok(())
     }
 
@@ -47,10 +47,33 @@ impl Strangers {
     }
 }
 
-async fn search(taking: &Taking) -> Result<Vec<String>, Error> {
-    let (path, cgroups): (PathBuf, _) = (taking.volume.path.clone(), taking.volume.cgroups.clone());
-    let found = tokio::task::spawn_blocking(move || strangers::search(&path, &cgroups)).await;
-    let found = found.map_err(|_| taking.stopped())?;
-    let found = found.map_err(|source| Error::Look { volume: taking.volume.name.clone(), source })?;
-    Ok(found.into_iter().map(|stranger| stranger.to_string()).collect())
+async fn search(taking: &Taking, since: Option<SystemTime>) -> Result<Vec<String>, Error> {
+    let (path, cgroups) = (taking.volume.path.clone(), taking.volume.cgroups.clone());
+    let search = move || {
+        let found = strangers::search(&path, &cgroups)?;
+        let mut names: Vec<_> = found.into_iter().map(|stranger| stranger.to_string()).collect();
+        if let Some(since) = since {
+            names.extend(changed(&path, since)?);
+        }
+        Ok(names)
+    };
+    let found = tokio::task::spawn_blocking(search).await.map_err(|_| taking.stopped())?;
+    found.map_err(|source| Error::Look { volume: taking.volume.name.clone(), source })
+}
+
+/// What somebody has changed, unless it is the root, which our own clones and snapshots change, or one of these.
+fn changed(path: &std::path::Path, since: SystemTime) -> Result<Vec<String>, mounts::Error> {
+    let found = strangers::changed_since(path, since)?;
+    let inside = found.iter().filter_map(|found| found.strip_prefix(path).ok());
+    let foreign = inside.filter(|inside| {
+        inside.components().next().is_some_and(|first| !first.as_os_str().to_string_lossy().starts_with(OWN_PREFIX))
+    });
+    let mut names: Vec<_> =
+        foreign.map(|inside| format!("somebody has changed {} meanwhile", inside.display())).collect();
+    if names.len() > NAMED {
+        let others = names.len() - NAMED;
+        names.truncate(NAMED);
+        names.push(format!("somebody has changed {others} more files meanwhile"));
+    }
+    Ok(names)
 }

@@ -6,7 +6,6 @@
 use std::time::Instant;
 
 use async_trait::async_trait;
-use jiff::Timestamp;
 use stillpoint_api::{Level, Method};
 use stillpoint_filetree::backup::{Progress, Read, tree};
 use stillpoint_hooks::host::PodStop;
@@ -33,13 +32,18 @@ impl Whole {
         settings: &Settings,
         progress: watch::Sender<Progress>,
     ) -> Result<Self, Error> {
-        let strangers = if taking.choice.method == Method::Live && !taking.volume.read_only {
-            Strangers::default()
-        } else {
-            Strangers::before(&taking).await?
-        };
         let (repository, writer, settings) = (repository.clone(), writer.clone(), settings.clone());
-        Ok(Self { taking, repository, writer, earlier, settings, progress, strangers, taken: None })
+        let strangers = Strangers::default();
+        let mut whole = Self { taking, repository, writer, earlier, settings, progress, strangers, taken: None };
+        if whole.watches() {
+            whole.strangers = Strangers::before(&whole.taking).await?;
+        }
+        Ok(whole)
+    }
+
+    /// Whether nobody should write to it while it is read.
+    fn watches(&self) -> bool {
+        !self.is_live() || self.taking.volume.read_only
     }
 
     fn is_live(&self) -> bool {
@@ -47,7 +51,8 @@ impl Whole {
     }
 
     async fn read(&mut self) -> Result<(), Error> {
-        let (began, since) = (Instant::now(), Timestamp::now());
+        let began = Instant::now();
+        let since = if self.watches() { Some(Strangers::instant(&self.taking).await?) } else { None };
         let earlier = if self.is_live() { self.earlier } else { None };
         let request = tree::Request {
             directory: self.taking.directory()?,
@@ -57,8 +62,8 @@ impl Whole {
         };
         let read = tree::read(&self.repository, &self.writer, request, self.progress.clone()).await;
         let read = read.map_err(|error| self.taking.copy_error(error))?;
-        if !self.is_live() || self.taking.volume.read_only {
-            self.strangers.after(&self.taking, Some(since)).await?;
+        if let Some(since) = since {
+            self.strangers.after(&self.taking, since).await?;
         }
         let window = if self.is_live() { Window::default() } else { took(began, 0, read.counts.bytes_read) };
         self.taken = Some((read, window));
@@ -86,10 +91,10 @@ impl Capture for Whole {
             self.read().await?;
         }
         send(&self.writer, &self.taking).await?;
-        let live = self.is_live() && !self.taking.volume.read_only;
+        let watched = self.watches();
         let (read, window) = self.taken.ok_or_else(|| self.taking.stopped())?;
         let strangers = self.strangers.into_names();
-        let level = if live || !strangers.is_empty() { Level::Fuzzy } else { Level::Filesystem };
+        let level = if !watched || !strangers.is_empty() { Level::Fuzzy } else { Level::Filesystem };
         self.taking.stored(read, level, strangers, window)
     }
 

@@ -23,7 +23,7 @@ use rustix::{
 };
 use stillpoint_repository::NodeKind;
 
-use super::{node, parent::GRAIN, selection::Selection, tree::Size, walk};
+use super::{node, parent::GRAIN, selection::Selection, walk};
 
 /// What a file looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,15 +107,9 @@ impl Stats {
         changed.fold(Changed::default(), |sum, look| Changed { files: sum.files + 1, bytes: sum.bytes + look.size })
     }
 
-    /// What it all came to, and what of it was written since a time.
-    pub(super) fn size(&self, since: Timestamp) -> Size {
-        let since = nanoseconds(since);
-        let none = Size { files: 0, bytes: 0, written: 0 };
-        self.looks.iter().fold(none, |sum, look| Size {
-            files: sum.files + 1,
-            bytes: sum.bytes + look.size,
-            written: sum.written + u64::from(look.ctime >= since),
-        })
+    /// Bytes of all files.
+    pub(super) fn bytes(&self) -> u64 {
+        self.looks.iter().map(|look| look.size).sum()
     }
 }
 

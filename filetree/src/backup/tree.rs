@@ -12,7 +12,6 @@ use std::{
     sync::atomic::AtomicBool,
 };
 
-use jiff::Timestamp;
 use stillpoint_repository::{BlockingWriter, Id, Node, NodeKind, Repository, Tree, Writer};
 use tokio::{runtime::Handle, sync::watch};
 use tokio_util::sync::CancellationToken;
@@ -62,26 +61,15 @@ pub async fn read(
     run(engine, selection, parent, &cancel).await
 }
 
-/// What the files of a directory came to in one look at all of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Size {
-    /// How many there are.
-    pub files: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// How many were written since the time that was asked for.
-    pub written: u64,
-}
-
-/// Looks at all files of a directory, without reading any. Blocks.
+/// Bytes of all files of a directory, in one look at all of them without reading any. Blocks.
 ///
 /// # Errors
 /// [`Error::Path`] if the directory cannot be read.
-pub fn size(directory: impl AsFd, since: Timestamp) -> Result<Size, Error> {
+pub fn size(directory: impl AsFd) -> Result<u64, Error> {
     let directory = directory.as_fd().try_clone_to_owned().map_err(|source| at(Path::new("/"), source))?;
     let selection = Selection::of_directory(directory, &[])?;
     let stats = Stats::take(&selection, &AtomicBool::new(false)).map_err(|error| at(Path::new("/"), error.into()))?;
-    stats.map(|stats| stats.size(since)).ok_or(Error::Stopped)
+    stats.map(|stats| stats.bytes()).ok_or(Error::Stopped)
 }
 
 /// Hangs directories, each under its path on this host, into one tree of the host, as a backup of paths has it: the
