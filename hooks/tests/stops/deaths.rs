@@ -148,7 +148,10 @@ impl Group {
     }
 
     pub(crate) fn below(root: &Path, name: &str) -> Self {
-        let path = root.join(format!("stillpoint-test-{}-{name}", std::process::id()));
+        Self::at(root.join(format!("stillpoint-test-{}-{name}", std::process::id())))
+    }
+
+    pub(crate) fn at(path: PathBuf) -> Self {
         fs::create_dir(&path).unwrap();
         Self(path)
     }

@@ -10,6 +10,7 @@ mod deaths;
 mod freeze;
 mod in_flight;
 mod pause;
+mod pods;
 mod self_test;
 mod session;
 mod strangers;
