@@ -13,7 +13,7 @@ use std::{
     path::PathBuf,
     process::{Command, Stdio},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -27,7 +27,7 @@ use common::{
 use futures::FutureExt;
 use rand::RngExt;
 use serde_json::json;
-use stillpoint_agent::{OnStep, Report};
+use stillpoint_agent::{OnStep, Report, Step};
 use stillpoint_api::{HookOutcome, Level, ProblemKind};
 use stillpoint_catalog as catalog;
 use stillpoint_repository::signing::Trust;
@@ -203,6 +203,56 @@ async fn a_pod_whose_pre_hook_fails_has_no_copy_and_its_post_runs_while_another_
         // what the pre hook wrote is in the copy, though the post hook has removed it since
         assert_eq!(lab.file("hooked", "b", "rest").await.unwrap(), b"rest\n");
         assert!(!b.path().join("rest").exists());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_in_which_a_stranger_thaws_is_void_and_taken_again() {
+    let Some(ext4) = require::loop_device("ext4") else { return };
+    on_real_cluster(NODE, async |real| {
+        let (a, lab) = (LoopMount::new(ext4), Lab::new().await);
+        claim(&real, "a", &a.path()).await;
+        pod(&real, "holder", &["a"], IDLE, &[]).await;
+        let (mount, thaws) = (a.path(), Arc::new(AtomicU64::new(0)));
+        let seen = thaws.clone();
+        let on_step: OnStep = Arc::new(move |step| {
+            if step == Step::Revision && seen.fetch_add(1, Ordering::Relaxed) == 0 {
+                assert!(Command::new("fsfreeze").arg("-u").arg(&mount).status().unwrap().success());
+            }
+            std::future::ready(()).boxed()
+        });
+        let manifest = lab.back_up(&real, "retaken", lab.volumes(&real.client, None, Some(on_step))).await.manifest;
+        assert_eq!((manifest.cut.attempts, thaws.load(Ordering::Relaxed)), (2, 2));
+        assert!(manifest.problems.is_empty() && manifest.volumes[0].data.held().is_some(), "{:?}", manifest.problems);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_backups_at_once_the_second_waits_for_the_filesystem() {
+    let Some(ext4) = require::loop_device("ext4") else { return };
+    on_real_cluster(NODE, async |real| {
+        let (a, lab) = (LoopMount::new(ext4), Lab::new().await);
+        claim(&real, "a", &a.path()).await;
+        pod(&real, "holder", &["a"], IDLE, &[]).await;
+        let windows = Arc::new(Mutex::new(Vec::new()));
+        let noting = |backup: &'static str| {
+            let windows = windows.clone();
+            let on_step: OnStep = Arc::new(move |_| {
+                windows.lock().unwrap().push(backup);
+                tokio::time::sleep(Duration::from_millis(100)).boxed()
+            });
+            lab.volumes(&real.client, None, Some(on_step))
+        };
+        let (one, two) =
+            tokio::join!(lab.back_up(&real, "one", noting("one")), lab.back_up(&real, "two", noting("two")));
+        for Report { manifest, .. } in [one, two] {
+            assert!(manifest.problems.is_empty() && manifest.cut.attempts == 1, "{:?}", manifest.problems);
+        }
+        let mut order = windows.lock().unwrap().clone();
+        order.dedup();
+        assert_eq!(order.len(), 2, "their windows were mixed: {order:?}");
     })
     .await;
 }

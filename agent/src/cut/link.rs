@@ -63,14 +63,20 @@ impl Link {
     /// Asks, and waits for the answer for so long at most.
     pub(crate) async fn ask(&self, step: Step, patience: Duration) -> Result<Answer, LinkError> {
         let mut answers = self.answers.lock().await;
+        let fits = fitting(&step);
         self.tell(step).await?;
-        self.answer(&mut answers, patience).await
+        self.answer(&mut answers, fits, patience).await
     }
 
-    /// Waits for a further answer to what was asked before.
+    /// Waits for a further answer to Begin.
     pub(crate) async fn wait(&self, patience: Duration) -> Result<Answer, LinkError> {
         let mut answers = self.answers.lock().await;
-        self.answer(&mut answers, patience).await
+        self.answer(&mut answers, |answer| matches!(answer, Answer::Turn(_)), patience).await
+    }
+
+    /// Whether nobody is at its other end any more.
+    pub(crate) fn has_ended(&self) -> Option<LinkError> {
+        self.news.borrow().ended.as_ref().map(|why| self.error(why.clone()))
     }
 
     /// Says what needs no answer.
@@ -79,8 +85,22 @@ impl Link {
         sent.map_err(|_| self.error(self.why_ended()))
     }
 
-    async fn answer(&self, answers: &mut mpsc::Receiver<Answer>, patience: Duration) -> Result<Answer, LinkError> {
-        match time::timeout(patience, answers.recv()).await {
+    /// The next answer that fits; one to an earlier question, whose asker gave up waiting, does not.
+    async fn answer(
+        &self,
+        answers: &mut mpsc::Receiver<Answer>,
+        fits: fn(&Answer) -> bool,
+        patience: Duration,
+    ) -> Result<Answer, LinkError> {
+        let fitting = async {
+            loop {
+                match answers.recv().await {
+                    Some(answer) if !fits(&answer) => tracing::debug!(?answer, "nobody waits for this answer any more"),
+                    next => return next,
+                }
+            }
+        };
+        match time::timeout(patience, fitting).await {
             Ok(Some(answer)) => Ok(answer),
             Ok(None) => Err(self.error(self.why_ended())),
             Err(_) => Err(self.error(format!("no answer within {} s", patience.as_secs_f32()))),
@@ -111,6 +131,19 @@ impl Link {
     /// An answer that makes no sense here.
     pub(crate) fn unexpected(&self, answer: &Answer) -> LinkError {
         self.error(format!("it answered what was not asked ({answer:?}): its version is another one"))
+    }
+}
+
+/// What answers a question.
+fn fitting(step: &Step) -> fn(&Answer) -> bool {
+    match step {
+        Step::Begin(_) => |answer| matches!(answer, Answer::Waiting(_) | Answer::Turn(_)),
+        Step::Prepare(_) => |answer| matches!(answer, Answer::Prepared(_)),
+        Step::Stop(_) => |answer| matches!(answer, Answer::Stopped(_) | Answer::NotStopped(_)),
+        Step::Snapshot(_) => |answer| matches!(answer, Answer::Snapshotted(_)),
+        Step::Release(_) => |answer| matches!(answer, Answer::Released(_)),
+        Step::Store(_) => |answer| matches!(answer, Answer::Stored(_)),
+        Step::Keep(_) | Step::Beat(_) => |_| true,
     }
 }
 
@@ -147,5 +180,44 @@ async fn beat(requests: mpsc::Sender<CutRequest>) {
         if requests.send(CutRequest { step: Some(Step::Beat(wire::Empty {})) }).await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+
+    use super::*;
+
+    fn answer(step: Answer) -> Result<CutAnswer, tonic::Status> {
+        Ok(CutAnswer { step: Some(step) })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_nobody_waits_for_any_more_is_not_taken_for_the_next_one() {
+        let (requests, _kept) = mpsc::channel(8);
+        let released = wire::Released { whole: true, ..wire::Released::default() };
+        let answers = stream::iter([
+            answer(Answer::Snapshotted(wire::Failures::default())),
+            answer(Answer::Released(released.clone())),
+        ]);
+        let link = Link::start("a".into(), requests, Box::pin(answers.chain(stream::pending())));
+        let answer = link.ask(Step::Release(wire::Empty {}), Duration::from_secs(1)).await;
+        assert_eq!(answer, Ok(Answer::Released(released)));
+        let silent = link.ask(Step::Store(wire::Empty {}), Duration::from_secs(1)).await.unwrap_err();
+        assert_eq!(silent.to_string(), "node a: no answer within 1 s");
+        assert_eq!(link.has_ended(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_is_lost_when_the_node_says_so_or_is_gone() {
+        let (requests, _kept) = mpsc::channel(8);
+        let says = stream::iter([answer(Answer::Lost("the time was up".into()))]).chain(stream::pending());
+        let link = Link::start("a".into(), requests.clone(), Box::pin(says));
+        assert_eq!(link.lost().await, "the time was up");
+        let gone = stream::iter([Err(tonic::Status::unavailable("it was killed"))]);
+        let link = Link::start("a".into(), requests, Box::pin(gone));
+        assert_eq!(link.lost().await, "it was killed");
+        assert_eq!(link.has_ended().unwrap().to_string(), "node a: it was killed");
     }
 }

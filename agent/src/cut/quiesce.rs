@@ -257,6 +257,7 @@ impl Quiesce {
     /// Takes one cut: pre hooks, stop, R and snapshots, release, post hooks.
     pub(crate) async fn cut(&mut self) -> Result<Instant, Void> {
         self.left_out.clear();
+        self.drop_the_dead();
         let standing = watch::Sender::new(None);
         let nodes = Nodes { members: self.members.clone(), max: self.request.max, standing: standing.clone() };
         let client = self.request.hooks.clone().unwrap_or_else(|| self.client.clone());
@@ -313,6 +314,14 @@ impl Quiesce {
         let stopped = since.zip(length).filter(|_| !self.members.is_empty());
         let window = stopped.map(|(from, length)| Window { from, to: from + length });
         Ok(Instant { revision: read.revision, read_at: read.at, window })
+    }
+
+    /// Goes on without the nodes whose agents are gone.
+    fn drop_the_dead(&mut self) {
+        for member in self.members.extract_if(.., |member| member.link.has_ended().is_some()) {
+            let why = member.link.has_ended().map(|why| why.to_string()).unwrap_or_default();
+            self.refused.extend(member.volumes.into_keys().map(|id| (id, why.clone())));
+        }
     }
 
     /// Leaves all volumes out: the backup holds the API alone.
