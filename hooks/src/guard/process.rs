@@ -3,21 +3,21 @@
 //! It runs straight on from top to bottom, one stop and one release, because a guard that could be asked for more would
 //! have states in which it promises nothing. Everything it waits for comes through one [`Inbox`].
 
+mod standing;
+
 use std::{
-    io,
     os::unix::net::UnixStream,
     process::ExitCode,
     time::{Duration, Instant},
 };
 
+use self::standing::{Target, late_reason};
 use super::{
     inbox::{Inbox, Wake},
     isolation,
-    plan::{Plan, Planned},
-    protocol::{
-        Arm, Event, Failure, Held, Kind, Reason, Release, Released, Request, Step, Stop, Stopped, milliseconds,
-    },
-    target::{Done, Order, Outcome, Worker},
+    plan::Plan,
+    protocol::{Arm, Event, Failure, Held, Kind, Reason, Release, Request, Step, Stop, Stopped, milliseconds},
+    target::{Done, Order},
 };
 use crate::journal::{Is, Journal};
 
@@ -76,17 +76,6 @@ enum Cut {
     Gone(Reason),
     Late,
     Failed(Vec<Failure>),
-}
-
-/// One target as the guard sees it.
-struct Target {
-    name: String,
-    kind: Kind,
-    /// Given up before the journal, so that a closed channel releases it.
-    worker: Worker,
-    standing: Option<Duration>,
-    waiting: bool,
-    outcome: Option<Outcome>,
 }
 
 /// One stop, from the intent in the journal to the last release.
@@ -277,47 +266,5 @@ impl Round {
         let held = targets.iter().all(|target| target.held == Held::Whole || target.kind == Kind::Drain);
         let whole = reason == Reason::Asked && held && !self.broken;
         Release { whole, reason, window_ms: milliseconds(window), targets }
-    }
-}
-
-impl Target {
-    fn start(number: usize, planned: Planned, inbox: &Inbox) -> io::Result<Self> {
-        let Planned { kind, path, subject } = planned;
-        let worker = Worker::start(number, subject, inbox.reports())?;
-        let name = path.display().to_string();
-        Ok(Self { name, kind, worker, standing: None, waiting: false, outcome: None })
-    }
-
-    /// A cgroup that did not have to be paused is nobody's concern.
-    fn counts(&self) -> bool {
-        self.kind != Kind::Rescue || self.standing.is_some()
-    }
-
-    fn report(&self) -> Released {
-        let Self { name, kind, outcome, .. } = self;
-        let (name, kind) = (name.clone(), *kind);
-        let Some(outcome) = outcome else {
-            let held = Held::StillFreezing;
-            return Released { name, kind, held, stop_ms: 0.0, release_ms: 0.0, window_ms: 0.0 };
-        };
-        let window = outcome.began.map_or(Duration::ZERO, |began| outcome.ended - began);
-        Released {
-            name,
-            kind,
-            held: outcome.held.clone(),
-            stop_ms: milliseconds(outcome.stop),
-            release_ms: milliseconds(outcome.release),
-            window_ms: milliseconds(window),
-        }
-    }
-}
-
-fn late_reason(target: &Target, stop: &Stop) -> String {
-    match target.kind {
-        Kind::Freeze | Kind::Drain if target.standing.is_none() => format!(
-            "it was not frozen within {} ms: a writer holds the freeze up; it is thawed the moment its freeze completes",
-            stop.max.as_millis()
-        ),
-        _ => format!("it did not stop within {} ms", stop.max.as_millis()),
     }
 }

@@ -4,8 +4,9 @@
 //! caller is started in cgroups of its own, as a container is, one in every hierarchy; it has a guard pause a cgroup that
 //! is empty; and everything in its cgroups is killed. No filesystem is touched.
 
+mod bench;
+
 use std::{
-    collections::BTreeSet,
     fs, io,
     io::{BufRead, BufReader, Write},
     os::unix::{fs::MetadataExt, process::CommandExt},
@@ -16,32 +17,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
 use procfs::process::Process;
-use uuid::Uuid;
 
+use self::bench::Bench;
 use super::{
     NAME,
     client::Config,
     dummy::{self, Answer, Errand},
-    isolation,
     protocol::Stop,
 };
-use crate::{journal, pause::Cgroup, refusal::members, release};
+use crate::{journal, pause::Cgroup, release};
 
-/// What the cgroups of a self-test are called; the tester's process id follows.
-const PREFIX: &str = "stillpoint-self-test-";
 /// The initial process id namespace: a constant of the kernel's interface.
 const HOST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 /// The bit of `CAP_SYS_ADMIN`.
 const ADMIN: u32 = 21;
 /// How long the dummy's guard may take to be armed and to pause.
 const STOPPED: Duration = Duration::from_secs(25);
-/// How long the kill may take.
-const KILLED: Duration = Duration::from_secs(5);
 /// How long the guard may take to release after it.
 const RELEASED: Duration = Duration::from_secs(3);
 /// Later than all of that, so that it is the death that releases.
@@ -139,79 +131,6 @@ fn demand_rights() -> Result<(), SelfTestError> {
     }
     let rights = Process::myself().and_then(|this| this.status()).map_or(0, |status| status.capeff);
     if rights >> ADMIN & 1 == 1 { Ok(()) } else { Err(SelfTestError::NotPermitted) }
-}
-
-/// The cgroups of one self-test, removed with it.
-struct Bench {
-    /// What a container has: one in every hierarchy.
-    containers: Vec<PathBuf>,
-    /// What is paused.
-    subject: PathBuf,
-}
-
-impl Bench {
-    fn build(root: &Path) -> Result<Self, SelfTestError> {
-        let missing = |why: String| SelfTestError::NoCgroupTree { root: root.to_owned(), why };
-        let roots = isolation::hierarchies(root).map_err(|error| missing(error.to_string()))?;
-        roots.iter().for_each(|root| sweep(root));
-        let mut bench = Self { containers: Vec::new(), subject: PathBuf::new() };
-        let name = format!("{PREFIX}{}.{}", std::process::id(), Uuid::new_v4());
-        for root in &roots {
-            let container = root.join(&name);
-            isolation::make(&container)
-                .map_err(|source| SelfTestError::CgroupTreeNotWritable { path: container.clone(), source })?;
-            bench.containers.push(container);
-        }
-        let freezer = bench.containers.iter().find(|container| Cgroup::open(container).is_ok());
-        let subject = freezer.ok_or(SelfTestError::NoFreezer)?.with_file_name(format!("{name}.subject"));
-        isolation::make(&subject)
-            .map_err(|source| SelfTestError::CgroupTreeNotWritable { path: subject.clone(), source })?;
-        bench.subject = subject;
-        Ok(bench)
-    }
-
-    /// Ends everything in the containers at once, as the end of a container does: a guard that is in any of them dies
-    /// together with its caller, and not after it.
-    fn kill_containers(&self) -> Result<(), SelfTestError> {
-        let deadline = Instant::now() + KILLED;
-        loop {
-            let members: BTreeSet<u32> = self.containers.iter().flat_map(|container| members(container)).collect();
-            if members.is_empty() {
-                return Ok(());
-            }
-            if Instant::now() >= deadline {
-                return Err(SelfTestError::NotKilled(format!("the processes {members:?} do not end")));
-            }
-            members.iter().for_each(|pid| {
-                let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
-            });
-            for container in &self.containers {
-                // kernels before 5.14, and the first generation, have no such file
-                let _ = fs::write(container.join("cgroup.kill"), "1");
-            }
-            thread::sleep(LOOK);
-        }
-    }
-}
-
-impl Drop for Bench {
-    fn drop(&mut self) {
-        let _ = self.kill_containers();
-        for cgroup in self.containers.iter().chain([&self.subject]) {
-            let _ = fs::remove_dir(cgroup);
-        }
-    }
-}
-
-/// Removes what a self-test left whose process was killed.
-fn sweep(root: &Path) {
-    for entry in fs::read_dir(root).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let tester = name.strip_prefix(PREFIX).and_then(|rest| rest.split('.').next());
-        if tester.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
-            let _ = fs::remove_dir(entry.path());
-        }
-    }
 }
 
 /// The dummy caller; it ends when its standard input does.
