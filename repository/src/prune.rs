@@ -10,7 +10,7 @@
 //! Nothing is removed unless every snapshot and directory was read and every blob they need lies in a pack that exists.
 //! What is copied was decrypted and compared with its id, and so is the last copy of a blob before its others go. The
 //! lock is looked at before each step that removes, and a lost one ends the prune. Whose snapshots they are does not
-//! matter: those of restic, of backups, of volumes and of parts all count alike.
+//! matter, with one exception: those that kept parts of a backup go, because only who holds a lock could still commit it.
 //!
 //! # Assumptions
 //! A pack that no index names belongs to a writer that is dead: each holds a lock from before its first pack to after
@@ -37,6 +37,7 @@ use crate::{
     inventory::Inventory,
     lock::{Lock, LockKind},
     progress::{Control, Stage},
+    snapshot::PART_TAG,
 };
 
 /// What a prune is to do.
@@ -78,6 +79,8 @@ impl Tally {
 pub struct PrunePlan {
     /// Snapshots whose data stays.
     pub snapshots: u64,
+    /// Snapshots that kept parts of a backup that was never committed: they go.
+    pub orphans: u64,
     /// Blobs that they need.
     pub needed: Tally,
     /// Packs that stay as they are.
@@ -109,7 +112,7 @@ pub struct PrunePlan {
 impl PrunePlan {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.repack.count + self.delete.count + self.unreferenced.count + self.indexes_replaced == 0
+        self.orphans + self.repack.count + self.delete.count + self.unreferenced.count + self.indexes_replaced == 0
     }
 }
 
@@ -148,12 +151,16 @@ impl Repository {
 
     async fn plan_prune(&self, request: &PruneRequest, control: &Control) -> Result<(Arc<Inventory>, Plan), Error> {
         control.tell(Stage::Index, 0, 0);
-        let snapshots = mark::snapshots(self).await?;
+        // whoever could still commit what they are parts of would hold a lock
+        let (orphans, snapshots): (Vec<_>, Vec<_>) =
+            mark::snapshots(self).await?.into_iter().partition(|snapshot| snapshot.has_tag(PART_TAG));
         let inventory = Arc::new(Inventory::load(self.files()).await?);
         let marked = mark::mark(self, &inventory, &snapshots, control).await?;
         let (planned, request) = (inventory.clone(), *request);
         let count = snapshots.len() as u64;
-        let plan = tokio::task::spawn_blocking(move || plan::plan(&planned, &marked, &request, count)).await?;
+        let mut plan = tokio::task::spawn_blocking(move || plan::plan(&planned, &marked, &request, count)).await?;
+        plan.summary.orphans = orphans.len() as u64;
+        plan.orphans = orphans.into_iter().map(|orphan| orphan.id).collect();
         Ok((inventory, plan))
     }
 }

@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::Id;
 
+/// The tag of a snapshot that keeps what several writers store together alive until one of them commits the whole: all of
+/// them hold the repository's lock until then, so one that is found while nobody does is an orphan.
+pub const PART_TAG: &str = "stillpoint-part";
+
 /// What a caller decides about a new snapshot.
 #[derive(Debug, Clone)]
 pub struct SnapshotMeta {

@@ -10,7 +10,8 @@ use common::{init, joined, lines, meta, objects, open, restic_ok, root};
 use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory, path::Path};
 use stillpoint_repository::{
-    CheckReport, CheckRequest, Control, Error, Id, PrunePlan, PruneReport, PruneRequest, ReadData, Repository, Store,
+    CheckReport, CheckRequest, Control, Error, Id, PART_TAG, PrunePlan, PruneReport, PruneRequest, ReadData,
+    Repository, SnapshotMeta, Store,
 };
 use stillpoint_test_support::{
     faulty::{Fault, Faulty, copy_store},
@@ -57,6 +58,24 @@ fn expected(range: std::ops::Range<usize>) -> Vec<u8> {
 async fn size(store: &InMemory, folder: &str) -> (usize, u64) {
     let found: Vec<_> = store.list(Some(&Path::from(format!("prefix/{folder}")))).try_collect().await.unwrap();
     (found.len(), found.iter().map(|file| file.size).sum())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_of_a_backup_that_was_never_committed_goes_with_all_that_it_kept() {
+    let repository = init(&Store::memory()).await;
+    let kept = backup(&repository, 0..200).await;
+    let writer = repository.writer().await.unwrap();
+    let part = lines(&writer, objects(900).split_off(300)).await;
+    let tree = root(&writer, part).await;
+    writer.commit(SnapshotMeta { tags: vec![PART_TAG.into()], ..meta(tree) }).await.unwrap();
+    let (plan, report) = prune(&repository, &EAGER).await.unwrap();
+    assert_eq!((plan.orphans, plan.snapshots), (1, 1));
+    assert!(report.removed.count > 0);
+    let left: Vec<_> = repository.snapshots().await.unwrap().into_iter().map(|snapshot| snapshot.id).collect();
+    assert_eq!(left, [kept]);
+    assert!(check(&repository).await.findings.is_empty());
+    assert!(content(&repository, &kept).await == expected(0..200));
+    assert!(prune(&repository, &EAGER).await.unwrap().0.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -245,7 +264,7 @@ async fn restic_is_content_with_what_our_prune_leaves_and_we_with_what_its_prune
     let repository = init(&store).await;
     let source = folder.path().join("source");
     std::fs::write(&source, expected(0..3000)).unwrap();
-    let tags = ["stillpoint-part", "stillpoint-volume", "anything"];
+    let tags = ["stillpoint", "stillpoint-volume", "anything"];
     for tag in tags {
         restic_ok(&path, ["backup", "--tag", tag, source.to_str().unwrap()]);
     }

@@ -9,7 +9,9 @@ use futures::future::join_all;
 use jiff::Timestamp;
 use stillpoint_filetree::backup::{Progress, precopy::Earlier};
 use stillpoint_hooks::guard::{self, Guard, Stop};
-use stillpoint_repository::{Compression, Id, Password, Repository, SnapshotMeta, Store, StoreOptions, Writer};
+use stillpoint_repository::{
+    Compression, Id, PART_TAG, Password, Repository, SnapshotMeta, Store, StoreOptions, Writer,
+};
 use tokio::{
     sync::{mpsc, watch},
     time,
@@ -25,8 +27,6 @@ use super::{
 };
 use crate::volume::{self, Capture, Settings, Stored, Target, Volume, Wish};
 
-/// The tag of a snapshot that keeps what an agent stored until the backup is committed.
-pub(crate) const PART_TAG: &str = "stillpoint-part";
 /// How long a drain may take.
 const DRAIN: Duration = Duration::from_secs(10);
 /// The method that stops nobody.

@@ -1,6 +1,6 @@
 //! Carries a plan out, each step only when the one before is complete.
 //!
-//! New packs → new index files → old index files → old packs. Until the old index files go, everything old is still
+//! Orphaned snapshots → new packs → new index files → old index files → old packs. Until the old index files go, everything old is still
 //! there; from then on nothing that the index names goes.
 
 use fixedbitset::FixedBitSet;
@@ -35,6 +35,9 @@ pub(super) async fn execute(
     control: &Control,
 ) -> Result<PruneReport, Error> {
     let tell = |stage, done, total| control.tell(stage, done, total);
+    // first of all: they must not outlive what they name
+    let orphans = plan.orphans.iter().map(|id| Folder::Snapshots.path(id)).collect();
+    remove(files, lock, orphans, |_| {}).await?;
     let to_copy = plan.copies.union_count(&plan.witnesses) as u64;
     let copied = copy::copy(files, inventory, plan, |done| tell(Stage::Repack, done, to_copy)).await?;
     tell(Stage::Rewrite, 0, plan.replaced.len() as u64);

@@ -46,6 +46,8 @@ pub(super) struct Plan {
     pub(super) unreferenced: Vec<(Id, u64)>,
     /// Index files, by their number in the inventory, that are replaced.
     pub(super) replaced: Vec<usize>,
+    /// Snapshots that kept parts of a backup that was never committed.
+    pub(super) orphans: Vec<Id>,
 }
 
 /// What of a pack is needed.
@@ -76,7 +78,7 @@ pub(super) fn plan(inventory: &Inventory, marked: &Marked, request: &PruneReques
     summary.indexes_replaced = replaced.len() as u64;
     summary.indexes_kept = (inventory.indexes.len() - replaced.len()) as u64;
     let (bad, unreferenced) = (marked.bad.clone(), inventory.unreferenced.clone());
-    Plan { summary, fates, copies, witnesses, bad, unreferenced, replaced }
+    Plan { summary, fates, copies, witnesses, bad, unreferenced, replaced, orphans: Vec::new() }
 }
 
 /// Bytes that a blob takes in a pack, its entry in the header included.

@@ -89,6 +89,10 @@ fn plan_text(plan: &PrunePlan) -> String {
         ("delete", tally(plan.delete, "pack")),
         ("delete, in no index", tally(plan.unreferenced, "pack")),
     ];
+    if plan.orphans > 0 {
+        let orphans = output::counted(plan.orphans, "part");
+        fields.push(("orphans", format!("{orphans} of backups that were never committed")));
+    }
     if plan.duplicates.count > 0 {
         fields.push(("stored twice", format!("{}; one copy of each stays", tally(plan.duplicates, "blob"))));
     }

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use serde::Serialize;
-use stillpoint_repository::{RepositoryStats, Snapshot};
+use stillpoint_repository::{PART_TAG, RepositoryStats, Snapshot};
 
 use super::{WorkArgs, attended, directories};
 use crate::{exit::Exit, output};
@@ -35,7 +35,7 @@ impl Kinds {
             let kind = match () {
                 () if snapshot.has_tag("stillpoint") => &mut kinds.backups,
                 () if snapshot.has_tag("stillpoint-volume") => &mut kinds.volumes,
-                () if snapshot.has_tag("stillpoint-part") => &mut kinds.parts,
+                () if snapshot.has_tag(PART_TAG) => &mut kinds.parts,
                 () => &mut kinds.others,
             };
             *kind += 1;
