@@ -1,4 +1,4 @@
-//! `stillpoint hooks`: what is found in manifests, said with which exit code.
+//! `stillpoint hooks`: what is found in manifests, and what would be run in pods, said with which exit code.
 
 #![allow(clippy::unwrap_used)]
 
@@ -6,7 +6,10 @@ mod common;
 
 use std::fs;
 
-use common::shell::User;
+use common::{
+    cluster::{create, create_namespace, embedded, patch},
+    shell::User,
+};
 use serde_json::json;
 
 const CLEAN: &str = r#"
@@ -72,4 +75,55 @@ fn a_file_that_is_no_manifest_is_a_usage_error_by_name() {
     user.is_refused(2, &["broken.yaml is no valid YAML"], &["hooks", "lint", "-f", &broken]);
     let wrong = file(&user, "wrong.yaml", "kind: Pod\nmetadata: {name: x}\nspec: {containers: 3}\n");
     user.is_refused(2, &["wrong.yaml: Pod default/x is no valid Pod"], &["hooks", "lint", "-f", &wrong]);
+}
+
+/// A pod of a cluster without nodes, which says that it runs.
+async fn running_pod(client: &kube::Client, name: &str, annotations: serde_json::Value) {
+    let pods = "/api/v1/namespaces/shop/pods";
+    let pod = json!({
+        "metadata": {"name": name, "labels": {"app": name}, "annotations": annotations},
+        "spec": {"containers": [{"name": "main", "image": "main"}]},
+    });
+    create(client, pods, &pod).await;
+    patch(client, &format!("{pods}/{name}/status"), &json!({"status": {"phase": "Running"}})).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_shows_what_would_run_in_which_order_and_runs_nothing() {
+    let cluster = embedded().await;
+    let user = User::new();
+    let user = user.with("KUBECONFIG", "kubeconfig");
+    fs::write(user.path("kubeconfig"), cluster.server.kubeconfig()).unwrap();
+    create_namespace(&cluster.client, "shop").await;
+    let db = json!({
+        "hooks.stillpoint.dev/pre.shell": "echo to rest",
+        "hooks.stillpoint.dev/hold.command": "/bin/hold",
+        "hooks.stillpoint.dev/post.command": "/bin/back",
+        "hooks.stillpoint.dev/post.timeout": "1m30s",
+    });
+    running_pod(&cluster.client, "db", db).await;
+    running_pod(&cluster.client, "slip", json!({"hooks.stillpoint.dev/pree.command": "/x"})).await;
+    let run = |more: &[&'static str]| [&["hooks", "run", "-n", "shop"], more].concat();
+    tokio::task::spawn_blocking(move || {
+        let shown = user.prints(0, &run(&["-l", "app=db", "--dry-run"]));
+        let rows: Vec<Vec<_>> = shown.lines().map(|line| line.split_whitespace().collect()).collect();
+        let hooks: Vec<_> = rows.iter().filter(|row| row.get(1) == Some(&"shop/db/main")).map(|row| row[2]).collect();
+        assert_eq!(hooks, ["pre", "hold", "post"], "{shown}");
+        assert!(shown.contains("1m30s") && shown.ends_with("nothing was run\n"), "{shown}");
+        let shown = user.prints(0, &run(&["-l", "app=db", "--dry-run", "--phase", "post"]));
+        assert!(shown.contains("/bin/back") && !shown.contains("/bin/hold"), "{shown}");
+        let plan: serde_json::Value =
+            serde_json::from_str(&user.prints(1, &run(&["--dry-run", "-o", "json"]))).unwrap();
+        assert!(plan["pods"][1]["fault"].as_str().unwrap().contains("pree.command"), "{plan:#}");
+
+        // this server runs nothing: as if the pod were gone, so that nothing is owed to it
+        let ran = user.prints(1, &run(&["-l", "app=db"]));
+        assert!(ran.contains("shop/db/main: pre: failed") && ran.contains("shop/db/main: post: skipped"), "{ran}");
+        assert!(ran.contains("hold: skipped: the hook pre failed before"), "{ran}");
+        assert!(ran.contains("a backup would not snapshot the volumes of shop/db"), "{ran}");
+        assert_eq!(user.prints(0, &["hooks", "run", "--owed"]), "0 hooks started, 0 failed\n");
+        user.is_refused(1, &["there is no pod in the namespace shop that matches app=none"], &run(&["-l", "app=none"]));
+    })
+    .await
+    .unwrap();
 }
