@@ -3,6 +3,8 @@
 //! What is prepared outlives an attempt, because reading volumes is what takes long: a void cut is taken again from the
 //! hooks on.
 
+mod begin;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::future::join_all;
@@ -28,8 +30,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     OnStep, VolumesRequest,
-    claims::{self, Claim, Place},
-    link::{Link, LinkError},
+    claims::{self, Claim},
     nodes::{Member, Nodes, NotStopped, Standing},
     record::HookResults,
     seen::Look,
@@ -141,117 +142,6 @@ impl Quiesce {
             () = cancel.cancelled() => return Err(Error::Cancelled),
         }
         Ok(quiesce)
-    }
-
-    async fn begin(&mut self, backup: &str, cluster: &str, previous: Option<&Manifest>) {
-        let mut by_node: BTreeMap<String, Vec<(wire::Volume, Vec<String>)>> = BTreeMap::new();
-        for claim in &self.claims {
-            match &claim.place {
-                Place::Node(node, volume) => {
-                    let parent = previous.and_then(|manifest| parent(manifest, claim));
-                    let volume = wire::Volume { parent, ..(**volume).clone() };
-                    by_node.entry(node.clone()).or_default().push((volume, claim.pods.clone()));
-                }
-                Place::Unmounted { .. } => {
-                    self.refused.insert(claim.id(), "no running pod mounts it".to_owned());
-                }
-                Place::Refused(why) => {
-                    self.refused.insert(claim.id(), why.clone());
-                }
-            }
-        }
-        let mut begun = Vec::new();
-        // in the order of names, so that two backups never wait for each other's nodes
-        for (node, volumes) in by_node {
-            match self.begin_on(&node, &volumes, backup, cluster).await {
-                Ok(link) => begun.push((link, volumes)),
-                Err(why) => {
-                    self.refused.extend(volumes.into_iter().map(|(volume, _)| (volume.id, why.clone())));
-                }
-            }
-        }
-        let prepared = join_all(begun.iter().map(|(link, _)| self.prepare_on(link))).await;
-        for ((link, volumes), prepared) in begun.into_iter().zip(prepared) {
-            match prepared {
-                Ok(prepared) => self.take(link, volumes, prepared),
-                Err(error) => {
-                    self.refused.extend(volumes.into_iter().map(|(volume, _)| (volume.id, error.to_string())));
-                }
-            }
-        }
-    }
-
-    /// Begins on a node and waits until its filesystems are ours.
-    async fn begin_on(
-        &self,
-        node: &str,
-        volumes: &[(wire::Volume, Vec<String>)],
-        backup: &str,
-        cluster: &str,
-    ) -> Result<Link, String> {
-        let link = self.request.agents.link(node).await.map_err(|error| error.to_string())?;
-        let begin = wire::Begin {
-            backup: backup.to_owned(),
-            cluster: cluster.to_owned(),
-            repository: Some(self.request.access.to_wire()),
-            volumes: volumes.iter().map(|(volume, _)| volume.clone()).collect(),
-            budget_millis: u64::try_from(self.request.budget.as_millis()).unwrap_or(u64::MAX),
-            compression: self.request.compression.into(),
-        };
-        let mut answer = link.ask(Step::Begin(begin), ANSWER).await;
-        if let Ok(Answer::Waiting(wire::Waiting { behind })) = &answer {
-            self.note(format!("node {node}: waiting for {}", behind.join(", ")));
-            answer = link.wait(LONG).await;
-        }
-        match answer {
-            Ok(Answer::Turn(_)) => Ok(link),
-            Ok(other) => Err(link.unexpected(&other).to_string()),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-
-    async fn prepare_on(&self, link: &Link) -> Result<wire::Prepared, LinkError> {
-        match self.noting(link, link.ask(Step::Prepare(wire::Empty {}), LONG)).await? {
-            Answer::Prepared(prepared) => Ok(prepared),
-            other => Err(link.unexpected(&other)),
-        }
-    }
-
-    /// Waits for a node's work and passes on how far it is.
-    async fn noting<T>(&self, link: &Link, work: impl Future<Output = T>) -> T {
-        let mut work = std::pin::pin!(work);
-        let mut news = link.news();
-        loop {
-            tokio::select! {
-                done = &mut work => return done,
-                Ok(()) = news.changed() => {
-                    let wire::Progress { phase, files, bytes_read, .. } = news.borrow_and_update().progress.clone();
-                    self.note(format!("node {}: {phase}: {files} files, {} MiB read", link.node, bytes_read >> 20));
-                }
-            }
-        }
-    }
-
-    fn note(&self, note: String) {
-        self.progress.send_modify(|progress| progress.volumes = note);
-    }
-
-    fn take(&mut self, link: Link, volumes: Vec<(wire::Volume, Vec<String>)>, prepared: wire::Prepared) {
-        let mut pods: BTreeMap<_, _> = volumes.into_iter().map(|(volume, pods)| (volume.id, pods)).collect();
-        let mut member = Member { link: link.clone(), volumes: BTreeMap::new() };
-        for volume in prepared.volumes {
-            let Some(pods) = pods.remove(&volume.id) else { continue };
-            if volume.refused.is_empty() {
-                member.volumes.insert(volume.id.clone(), pods);
-                self.prepared.insert(volume.id.clone(), Prepared { node: link.node.clone(), volume });
-            } else {
-                self.refused.insert(volume.id, volume.refused);
-            }
-        }
-        self.refused.extend(pods.into_keys().map(|id| (id, link.error("it did not prepare it").to_string())));
-        if !member.volumes.is_empty() {
-            self.members.push(member);
-        }
     }
 
     /// Takes one cut: pre hooks, stop, R and snapshots, release, post hooks.
@@ -428,13 +318,4 @@ async fn instant(
         }
     }
     Ok(Read { revision, at, failed })
-}
-
-/// A claim's copy in the backup before, if its writers stood still for it.
-fn parent(manifest: &Manifest, claim: &Claim) -> Option<wire::Parent> {
-    let record =
-        manifest.volumes.iter().find(|record| (&record.namespace, &record.claim) == (&claim.namespace, &claim.name))?;
-    let held = record.data.held()?;
-    let stopped = held.stopped?.from.to_string();
-    Some(wire::Parent { tree: held.tree.0.to_vec(), stopped })
 }

@@ -3,15 +3,15 @@
 //! A task of its own that goes through release and clean-up whatever becomes of whoever asked: its phases follow one
 //! another in one function each, and what must be undone is a value that undoes it.
 
+mod prepare;
+mod window;
+
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use jiff::Timestamp;
-use stillpoint_filetree::backup::{Progress, precopy::Earlier};
-use stillpoint_hooks::guard::{self, Guard, Stop};
-use stillpoint_repository::{
-    Compression, Id, PART_TAG, Password, Repository, SnapshotMeta, Store, StoreOptions, Writer,
-};
+use stillpoint_filetree::backup::Progress;
+use stillpoint_repository::{Compression, PART_TAG, Password, Repository, SnapshotMeta, Store, StoreOptions, Writer};
 use tokio::{
     sync::{mpsc, watch},
     time,
@@ -25,16 +25,8 @@ use super::{
     locate::{self, Located},
     wire::{self, CutAnswer, cut_answer::Step as Answer, cut_request::Step},
 };
-use crate::volume::{self, Capture, Settings, Stored, Target, Volume, Wish};
+use crate::volume::{Capture, Stored};
 
-/// How long a drain may take.
-const DRAIN: Duration = Duration::from_secs(10);
-/// The method that stops nobody.
-const LIVE: &str = "live";
-/// How long a freeze may take before pods that may hold it up are paused.
-const GRACE: Duration = Duration::from_secs(2);
-/// How long writing back may take before a stop.
-const SYNC: Duration = Duration::from_secs(60);
 /// Between two reports of progress.
 const TELL: Duration = Duration::from_secs(1);
 /// Problems of one volume that are sent by name.
@@ -137,7 +129,7 @@ impl Session {
         for (found, asked) in found {
             prepared.push(match found {
                 Ok(located) => self.prepare(located, &asked, &settings, (repository, writer)).await?,
-                Err(error) => refused(&asked, String::new(), error.to_string()),
+                Err(error) => prepare::refused(&asked, String::new(), error.to_string()),
             });
         }
         self.answers.say(Answer::Prepared(wire::Prepared { volumes: prepared })).await?;
@@ -158,166 +150,6 @@ impl Session {
                 Step::Begin(_) | Step::Prepare(_) | Step::Snapshot(_) | Step::Beat(_) => {
                     return Err(Ended::Protocol("that request"));
                 }
-            }
-        }
-    }
-
-    fn settings(&self, begin: &wire::Begin) -> Settings {
-        Settings {
-            budget: Duration::from_millis(begin.budget_millis),
-            spool: self.node.spool().to_owned(),
-            exclude: Vec::new(),
-            guard: self.node.config.guard.clone(),
-            drain: self.stop_of(DRAIN),
-            cancel: self.cancel.clone(),
-        }
-    }
-
-    /// A stop of nothing yet, for so long at most.
-    fn stop_of(&self, max: Duration) -> Stop {
-        Stop { protect: vec![self.node.spool().to_owned()], max, grace: GRACE, sync: SYNC, ..Stop::default() }
-    }
-
-    /// Chooses a method and does what can be done before anything is stopped; what is refused is told.
-    async fn prepare(
-        &mut self,
-        located: Located,
-        asked: &wire::Volume,
-        settings: &Settings,
-        (repository, writer): (&Repository, &Writer),
-    ) -> Result<wire::PreparedVolume, Ended> {
-        let Located { directory, path, kind, cgroups, .. } = located;
-        let (name, read_only) = (asked.id.clone(), asked.read_only);
-        if let Some(why) = self.node.config.cannot_stop.as_ref().filter(|_| !read_only && asked.method != LIVE) {
-            return Ok(refused(asked, kind, format!("its writers cannot be stopped: {why}")));
-        }
-        let method = match asked.method.as_str() {
-            "" => None,
-            word => match crate::cut::method(word) {
-                None => return Ok(refused(asked, kind, format!("there is no method {word:?}"))),
-                known => known,
-            },
-        };
-        let volume = Volume { name, directory, path, cgroups, read_only };
-        let wish = Wish { method, freeze: asked.freeze, ..Wish::default() };
-        let plan = match volume::plan(&volume, wish, settings).await {
-            Ok(plan) => plan,
-            Err(error) => return Ok(refused(asked, kind, error.to_string())),
-        };
-        let told = wire::PreparedVolume {
-            id: asked.id.clone(),
-            filesystem: kind,
-            method: plan.choice.method.to_string(),
-            reason: plan.choice.reason.clone(),
-            refused: String::new(),
-        };
-        let target = Target { repository, writer, earlier: asked.parent.as_ref().and_then(earlier) };
-        let (progress, counts) = watch::channel(Progress::default());
-        let preparing = volume::prepare(volume, plan, target, settings, progress);
-        let phase = format!("preparing {}", asked.id);
-        Ok(match telling((&self.lease, &self.answers), phase, counts, preparing).await? {
-            Ok(capture) => {
-                self.members.push(Member { id: asked.id.clone(), capture });
-                told
-            }
-            Err(error) => wire::PreparedVolume { refused: error.to_string(), ..told },
-        })
-    }
-
-    /// Stops the writers, has the volumes copied, and releases: one window.
-    async fn stop(&mut self, max: Duration) -> Result<(), Ended> {
-        let mut stop = self.stop_of(max);
-        for member in &self.members {
-            let needs = member.capture.stop();
-            stop.freeze.extend(needs.freeze);
-            stop.pause.extend(needs.pause);
-            stop.drain.extend(needs.drain);
-            stop.rescue.extend(needs.rescue);
-        }
-        let from = Timestamp::now();
-        if stop.freeze.is_empty() && stop.pause.is_empty() {
-            // nothing writes to what is left: the window is the coordinator's alone
-            return self.unstopped(from).await;
-        }
-        let stopping = async { Guard::start(&self.node.config.guard).await?.stop(&stop).await };
-        let held = tokio::select! {
-            held = stopping => held,
-            () = self.lease.gone() => return Err(Gone.into()),
-        };
-        match held {
-            Ok(held) => self.hold(held, from).await,
-            Err(error) => {
-                let failures = vec![wire::Failure { subject: "stop".to_owned(), reason: error.to_string() }];
-                Ok(self.answers.say(Answer::NotStopped(wire::Failures { failures })).await?)
-            }
-        }
-    }
-
-    async fn hold(&mut self, mut held: guard::Held, from: Timestamp) -> Result<(), Ended> {
-        self.answers.say(Answer::Stopped(wire::Stopped { from: from.to_string() })).await?;
-        loop {
-            let step = tokio::select! {
-                biased;
-                () = held.lost() => {
-                    let release = held.release().await;
-                    self.answers.say(Answer::Lost(release.reason.to_string())).await?;
-                    return self.lost(release.reason.to_string()).await;
-                }
-                step = self.lease.next_while_heard() => step?,
-            };
-            match step {
-                Step::Snapshot(wire::Ids { volumes }) => {
-                    let snapshots = snapshot(&mut self.members, &volumes);
-                    let failures = tokio::select! {
-                        biased;
-                        () = held.lost() => continue,
-                        () = self.lease.silent() => return Err(Gone.into()),
-                        failures = snapshots => failures,
-                    };
-                    self.answers.say(Answer::Snapshotted(wire::Failures { failures })).await?;
-                }
-                Step::Release(_) => {
-                    let release = held.release().await;
-                    let (whole, to) = (release.whole, Timestamp::now().to_string());
-                    let why = if whole { String::new() } else { why(&release) };
-                    return Ok(self.answers.say(Answer::Released(wire::Released { whole, why, to })).await?);
-                }
-                _ => return Err(Ended::Protocol("that request while writers stand still")),
-            }
-        }
-    }
-
-    /// Answers the release of a stop that was lost.
-    async fn lost(&mut self, why: String) -> Result<(), Ended> {
-        loop {
-            match self.lease.next().await? {
-                Step::Snapshot(_) => {
-                    let failures = vec![wire::Failure { subject: "stop".to_owned(), reason: why.clone() }];
-                    self.answers.say(Answer::Snapshotted(wire::Failures { failures })).await?;
-                }
-                Step::Release(_) => {
-                    let released = wire::Released { whole: false, why, to: Timestamp::now().to_string() };
-                    return Ok(self.answers.say(Answer::Released(released)).await?);
-                }
-                _ => return Err(Ended::Protocol("that request after the stop was lost")),
-            }
-        }
-    }
-
-    /// A window in which this node has nothing to stop.
-    async fn unstopped(&mut self, from: Timestamp) -> Result<(), Ended> {
-        self.answers.say(Answer::Stopped(wire::Stopped { from: from.to_string() })).await?;
-        loop {
-            match self.lease.next().await? {
-                Step::Snapshot(wire::Ids { volumes }) => {
-                    let failures = snapshot(&mut self.members, &volumes).await;
-                    self.answers.say(Answer::Snapshotted(wire::Failures { failures })).await?;
-                }
-                Step::Release(_) => {
-                    let released = wire::Released { whole: true, why: String::new(), to: Timestamp::now().to_string() };
-                    return Ok(self.answers.say(Answer::Released(released)).await?);
-                }
-                _ => return Err(Ended::Protocol("that request in a window")),
             }
         }
     }
@@ -393,31 +225,6 @@ async fn telling<T>(
             }
         }
     }
-}
-
-/// Copies volumes, all at once; those that could not be are named.
-async fn snapshot(members: &mut [Member], volumes: &[String]) -> Vec<wire::Failure> {
-    let members = members.iter_mut().filter(|member| volumes.contains(&member.id));
-    let snapshots = members.map(async |member| {
-        let failed = member.capture.snapshot().await.err()?;
-        Some(wire::Failure { subject: member.id.clone(), reason: failed.to_string() })
-    });
-    join_all(snapshots).await.into_iter().flatten().collect()
-}
-
-fn why(release: &guard::Release) -> String {
-    let targets = release.targets.iter().filter(|target| target.held != guard::Outcome::Whole);
-    let each = targets.map(|target| format!("{}: {:?}", target.name, target.held));
-    std::iter::once(release.reason.to_string()).chain(each).collect::<Vec<_>>().join("; ")
-}
-
-fn refused(asked: &wire::Volume, filesystem: String, why: String) -> wire::PreparedVolume {
-    wire::PreparedVolume { id: asked.id.clone(), filesystem, refused: why, ..wire::PreparedVolume::default() }
-}
-
-fn earlier(parent: &wire::Parent) -> Option<Earlier> {
-    let tree = Id(parent.tree.as_slice().try_into().ok()?);
-    Some(Earlier { tree, stopped: parent.stopped.parse().ok()? })
 }
 
 fn told(id: String, stored: &Stored) -> wire::StoredVolume {

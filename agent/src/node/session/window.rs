@@ -1,0 +1,134 @@
+//! One window on this node: stop, copy, release.
+//!
+//! Apart from the rest of a session because nothing here may wait for anything but the guard, the disks and the
+//! coordinator's next word.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use jiff::Timestamp;
+use stillpoint_hooks::guard::{self, Guard};
+
+use super::{
+    super::{
+        lease::Gone,
+        wire::{self, cut_answer::Step as Answer, cut_request::Step},
+    },
+    Ended, Member, Session,
+};
+
+impl Session {
+    /// Stops the writers, has the volumes copied, and releases: one window.
+    pub(super) async fn stop(&mut self, max: Duration) -> Result<(), Ended> {
+        let mut stop = self.stop_of(max);
+        for member in &self.members {
+            let needs = member.capture.stop();
+            stop.freeze.extend(needs.freeze);
+            stop.pause.extend(needs.pause);
+            stop.drain.extend(needs.drain);
+            stop.rescue.extend(needs.rescue);
+        }
+        let from = Timestamp::now();
+        if stop.freeze.is_empty() && stop.pause.is_empty() {
+            // nothing writes to what is left: the window is the coordinator's alone
+            return self.unstopped(from).await;
+        }
+        let stopping = async { Guard::start(&self.node.config.guard).await?.stop(&stop).await };
+        let held = tokio::select! {
+            held = stopping => held,
+            () = self.lease.gone() => return Err(Gone.into()),
+        };
+        match held {
+            Ok(held) => self.hold(held, from).await,
+            Err(error) => {
+                let failures = vec![wire::Failure { subject: "stop".to_owned(), reason: error.to_string() }];
+                Ok(self.answers.say(Answer::NotStopped(wire::Failures { failures })).await?)
+            }
+        }
+    }
+
+    async fn hold(&mut self, mut held: guard::Held, from: Timestamp) -> Result<(), Ended> {
+        self.answers.say(Answer::Stopped(wire::Stopped { from: from.to_string() })).await?;
+        loop {
+            let step = tokio::select! {
+                biased;
+                () = held.lost() => {
+                    let release = held.release().await;
+                    self.answers.say(Answer::Lost(release.reason.to_string())).await?;
+                    return self.lost(release.reason.to_string()).await;
+                }
+                step = self.lease.next_while_heard() => step?,
+            };
+            match step {
+                Step::Snapshot(wire::Ids { volumes }) => {
+                    let snapshots = snapshot(&mut self.members, &volumes);
+                    let failures = tokio::select! {
+                        biased;
+                        () = held.lost() => continue,
+                        () = self.lease.silent() => return Err(Gone.into()),
+                        failures = snapshots => failures,
+                    };
+                    self.answers.say(Answer::Snapshotted(wire::Failures { failures })).await?;
+                }
+                Step::Release(_) => {
+                    let release = held.release().await;
+                    let (whole, to) = (release.whole, Timestamp::now().to_string());
+                    let why = if whole { String::new() } else { why(&release) };
+                    return Ok(self.answers.say(Answer::Released(wire::Released { whole, why, to })).await?);
+                }
+                _ => return Err(Ended::Protocol("that request while writers stand still")),
+            }
+        }
+    }
+
+    /// Answers the release of a stop that was lost.
+    async fn lost(&mut self, why: String) -> Result<(), Ended> {
+        loop {
+            match self.lease.next().await? {
+                Step::Snapshot(_) => {
+                    let failures = vec![wire::Failure { subject: "stop".to_owned(), reason: why.clone() }];
+                    self.answers.say(Answer::Snapshotted(wire::Failures { failures })).await?;
+                }
+                Step::Release(_) => {
+                    let released = wire::Released { whole: false, why, to: Timestamp::now().to_string() };
+                    return Ok(self.answers.say(Answer::Released(released)).await?);
+                }
+                _ => return Err(Ended::Protocol("that request after the stop was lost")),
+            }
+        }
+    }
+
+    /// A window in which this node has nothing to stop.
+    async fn unstopped(&mut self, from: Timestamp) -> Result<(), Ended> {
+        self.answers.say(Answer::Stopped(wire::Stopped { from: from.to_string() })).await?;
+        loop {
+            match self.lease.next().await? {
+                Step::Snapshot(wire::Ids { volumes }) => {
+                    let failures = snapshot(&mut self.members, &volumes).await;
+                    self.answers.say(Answer::Snapshotted(wire::Failures { failures })).await?;
+                }
+                Step::Release(_) => {
+                    let released = wire::Released { whole: true, why: String::new(), to: Timestamp::now().to_string() };
+                    return Ok(self.answers.say(Answer::Released(released)).await?);
+                }
+                _ => return Err(Ended::Protocol("that request in a window")),
+            }
+        }
+    }
+}
+
+/// Copies volumes, all at once; those that could not be are named.
+async fn snapshot(members: &mut [Member], volumes: &[String]) -> Vec<wire::Failure> {
+    let members = members.iter_mut().filter(|member| volumes.contains(&member.id));
+    let snapshots = members.map(async |member| {
+        let failed = member.capture.snapshot().await.err()?;
+        Some(wire::Failure { subject: member.id.clone(), reason: failed.to_string() })
+    });
+    join_all(snapshots).await.into_iter().flatten().collect()
+}
+
+fn why(release: &guard::Release) -> String {
+    let targets = release.targets.iter().filter(|target| target.held != guard::Outcome::Whole);
+    let each = targets.map(|target| format!("{}: {:?}", target.name, target.held));
+    std::iter::once(release.reason.to_string()).chain(each).collect::<Vec<_>>().join("; ")
+}
