@@ -55,6 +55,7 @@ fn a_volume_is_listed_compared_and_restored() {
 
     let listed = user.reads(&["volume", "get", "data", "-o", "json"]);
     assert_eq!((listed.as_array().unwrap().len(), &listed[0]["paths"]), (2, &json!([user.path("source")])));
+    assert_eq!(listed[0]["bytes"], json!(null), "restic 0.14 records no size");
     assert_eq!(user.prints(0, &["volume", "get", "--all-hosts"]).lines().count(), 4);
     let first = listed[0]["snapshot"].as_str().unwrap();
     assert_eq!(user.prints(0, &["volume", "ls", "data"]).lines().count(), 2);
@@ -225,6 +226,8 @@ fn a_restore_to_a_full_disk_says_so_and_goes_on_once_there_is_room() {
     }
     write_old(&PathBuf::from(user.path("source/large")), 1, 9_000_000);
     user.prints(0, &["volume", "backup", "data", "--path", &user.path("source")]);
+    let listed = user.reads(&["volume", "get", "-o", "json"]);
+    assert_eq!((&listed[0]["files"], &listed[0]["bytes"]), (&json!(101), &json!(19_000_000)), "{listed}");
     let target = disk.path().join("target").to_str().unwrap().to_owned();
     let ballast = disk.fill(8 << 10);
     let restore = ["volume", "restore", "data", "--target", &target, "--verify"];

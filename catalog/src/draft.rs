@@ -144,6 +144,7 @@ impl Sealed {
             paths: vec!["/".to_owned()],
             tags: vec![BACKUP_TAG.to_owned(), format!("{NAME_TAG}{}", self.name)],
             program_version: Some(format!("stillpoint {}", manifest.tool_version)),
+            summary: None,
         };
         let stats = self.writer.stats();
         let snapshot = self.writer.commit_over(meta, &self.parts).await?;

@@ -119,7 +119,8 @@ pub async fn backup(
     };
     let stats = writer.clone();
     let paths = selection.paths();
-    let commit = Commit { name: &request.name, host: &request.host, paths, time: started, read_live: true };
+    let (name, host, counts) = (request.name.as_str(), request.host.as_str(), report.counts);
+    let commit = Commit { name, host, paths, time: started, read_live: true, counts };
     let commit = commit.run(repository, writer, &report.tree, &report.problems, request.program_version.clone());
     let snapshot = commit.await?;
     Ok(report.committed(snapshot, parent.map(|parent| parent.id), stats.stats(), started))
@@ -138,6 +139,8 @@ pub struct Commit<'a> {
     pub time: Timestamp,
     /// Whether its files could be written while they were read, so that a change may have left no trace.
     pub read_live: bool,
+    /// How many of what it holds.
+    pub counts: Counts,
 }
 
 impl Commit<'_> {
@@ -153,7 +156,7 @@ impl Commit<'_> {
         problems: &[Problem],
         program_version: Option<String>,
     ) -> Result<Id, Error> {
-        let Self { name, host, paths, time, read_live } = self;
+        let Self { name, host, paths, time, read_live, counts } = self;
         check_name(name).map_err(|reason| Error::Name { name: name.to_owned(), reason })?;
         let mut tags = vec![TAG.to_owned(), name.to_owned()];
         if read_live {
@@ -163,7 +166,8 @@ impl Commit<'_> {
             tags.push(DEGRADED.to_owned());
             problems::record(repository, tree, problems).await?;
         }
-        let meta = SnapshotMeta { tree: *tree, hostname: host.to_owned(), paths, tags, time, program_version };
+        let summary = Some(counts.summary(time, writer.stats()));
+        let meta = SnapshotMeta { tree: *tree, hostname: host.to_owned(), paths, tags, time, program_version, summary };
         Ok(writer.commit(meta).await?)
     }
 }

@@ -77,16 +77,21 @@ pub struct VolumeBackup {
     pub tree: Id,
     /// Whether it lacks something: [`crate::backup::problems`] tells what.
     pub degraded: bool,
+    /// How many files it holds, if that was recorded: restic does so since 0.17.
+    pub files: Option<u64>,
+    /// Their bytes, holes included.
+    pub bytes: Option<u64>,
 }
 
 impl VolumeBackup {
     /// Reads a snapshot as a volume backup; `None` if it is none.
     fn from_snapshot(snapshot: Snapshot) -> Option<Self> {
-        let Snapshot { id, time, tree, paths, hostname, tags, .. } = snapshot;
+        let Snapshot { id, time, tree, paths, hostname, tags, summary, .. } = snapshot;
         tags.iter().any(|tag| tag == TAG).then_some(())?;
         let degraded = tags.iter().any(|tag| tag == DEGRADED);
         let name = tags.into_iter().find(|tag| check_name(tag).is_ok())?;
-        Some(Self { name, snapshot: id, time, host: hostname, paths, tree, degraded })
+        let (files, bytes) = summary.map(|all| (all.total_files_processed, all.total_bytes_processed)).unzip();
+        Some(Self { name, snapshot: id, time, host: hostname, paths, tree, degraded, files, bytes })
     }
 }
 
@@ -197,6 +202,8 @@ mod tests {
             paths: vec!["/srv/data".into()],
             tree: Id([0; 32]),
             degraded: false,
+            files: None,
+            bytes: None,
         }
     }
 

@@ -39,6 +39,7 @@ async fn commit(writer: Writer, read: &Read) {
         tags: Vec::new(),
         time: jiff::Timestamp::now(),
         program_version: None,
+        summary: None,
     };
     writer.commit(meta).await.unwrap();
 }

@@ -47,6 +47,7 @@ async fn commit(writer: Writer, nodes: Vec<Node>) {
         tags: vec![volume::TAG.into(), VOLUME.into()],
         time: time(),
         program_version: None,
+        summary: None,
     };
     writer.commit(meta).await.unwrap();
 }

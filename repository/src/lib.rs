@@ -25,6 +25,7 @@
 //!     tags: vec!["stillpoint".into()],
 //!     time: now,
 //!     program_version: None,
+//!     summary: None,
 //! };
 //! let snapshot = writer.commit(meta).await?;
 //!
@@ -114,7 +115,7 @@ pub use prune::{Prune, PrunePlan, PruneReport, PruneRequest, Tally};
 pub use reader::{BulkPlan, ContentStream, LineReader, Reader, SealedBlobs, TreeRead};
 pub use repository::Repository;
 pub use segment::FileWriter;
-pub use snapshot::{PART_TAG, Snapshot, SnapshotMeta};
+pub use snapshot::{PART_TAG, Snapshot, SnapshotMeta, SnapshotSummary};
 pub use stats::RepositoryStats;
 pub use store::{Store, StoreOptions};
 pub use tree::{ExtendedAttribute, FileContent, Node, NodeKind, Tree, go_mode, permissions};

@@ -47,6 +47,8 @@ impl Volume {
             paths: vec![format!("/{VOLUMES_FOLDER}/{}/{}", record.namespace, record.claim)],
             tree: record.data.held().map_or(Id([0; 32]), |held| Id(held.tree.0)),
             degraded: record.data.held().is_some_and(|held| held.unread > 0),
+            files: record.data.held().map(|held| held.files),
+            bytes: record.data.held().map(|held| held.bytes),
         };
         Self { record, node, within }
     }

@@ -391,6 +391,7 @@ async fn a_backup_whose_signature_does_not_fit_is_never_restored() {
         tags: vec![BACKUP_TAG.into(), "stillpoint-name:forged".into()],
         time,
         program_version: None,
+        summary: None,
     };
     writer.commit(meta).await.unwrap();
     let forged = backups.find("forged").await.unwrap();

@@ -136,6 +136,7 @@ async fn commit_with_the_signature_of_the_good_one(lab: &Lab, manifest: &[u8]) {
         tags: vec![BACKUP_TAG.into(), "stillpoint-name:edited".into()],
         time: snapshot.time,
         program_version: None,
+        summary: None,
     };
     writer.commit(meta).await.unwrap();
 }

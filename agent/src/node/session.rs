@@ -180,6 +180,7 @@ impl Session {
             tags: vec![PART_TAG.to_owned()],
             time: Timestamp::now(),
             program_version: Some(concat!("stillpoint ", env!("CARGO_PKG_VERSION")).to_owned()),
+            summary: None,
         };
         let part = writer.clone().commit(meta).await?;
         Ok(self.answers.say(Answer::Stored(wire::Stored { volumes, part: part.to_string() })).await?)

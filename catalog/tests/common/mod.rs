@@ -156,6 +156,7 @@ impl Parts {
             tags,
             time: self.time,
             program_version: None,
+            summary: None,
         };
         self.writer.commit(meta).await.unwrap()
     }

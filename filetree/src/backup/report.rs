@@ -6,7 +6,7 @@ use std::{fmt, path::Path};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use stillpoint_repository::{Id, Node, Stats};
+use stillpoint_repository::{Id, Node, SnapshotSummary, Stats};
 
 /// What went wrong with a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -72,6 +72,24 @@ pub struct Counts {
     pub bytes: u64,
     /// Bytes read.
     pub bytes_read: u64,
+}
+
+impl Counts {
+    /// The same in restic's words, beside what the repository took.
+    pub(super) fn summary(self, started: Timestamp, stats: Stats) -> SnapshotSummary {
+        let Self { files_new, files_changed, files_unmodified, bytes, .. } = self;
+        SnapshotSummary {
+            backup_start: Some(started),
+            backup_end: Some(Timestamp::now()),
+            files_new,
+            files_changed,
+            files_unmodified,
+            data_added: stats.bytes_new,
+            data_added_packed: stats.bytes_packed,
+            total_files_processed: files_new + files_changed + files_unmodified,
+            total_bytes_processed: bytes,
+        }
+    }
 }
 
 /// How far a backup is.

@@ -26,12 +26,12 @@ use crate::{
     upload::pack_path,
 };
 
-/// The most that one request reads: a whole pack as restic and we make them.
-const REQUEST: u64 = 18 << 20;
+/// The most that one request reads: half a pack as restic and we make them, so that little waits for its end.
+const REQUEST: u64 = 8 << 20;
 /// Requests that run at the same time.
 const AHEAD: usize = 4;
 /// Sealed bytes that are read and not yet opened.
-const IN_FLIGHT: u64 = 64 << 20;
+const IN_FLIGHT: u64 = 32 << 20;
 /// Sealed bytes that are handed out at once, so that all threads have work at the end too.
 const BATCH: u64 = 2 << 20;
 

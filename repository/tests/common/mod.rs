@@ -42,6 +42,7 @@ pub(crate) fn meta(tree: Id) -> SnapshotMeta {
         tags: vec!["stillpoint".into()],
         time: time(),
         program_version: Some("stillpoint test".into()),
+        summary: None,
     }
 }
 

@@ -38,13 +38,26 @@ pub(crate) async fn run(args: GetArgs) -> anyhow::Result<Exit> {
         if backups.is_empty() {
             return format!("no volume backups of {} yet: stillpoint volume backup NAME --path DIR\n", host.filter());
         }
-        output::table(["NAME", "SNAPSHOT", "TAKEN", "OUTCOME", "HOST", "PATHS"], backups.iter().map(cells))
+        output::table(
+            ["NAME", "SNAPSHOT", "TAKEN", "OUTCOME", "FILES", "SIZE", "HOST", "PATHS"],
+            backups.iter().map(cells),
+        )
     })?;
     Ok(Exit::Done)
 }
 
-fn cells(backup: &VolumeBackup) -> [String; 6] {
-    let VolumeBackup { name, snapshot, time, host, paths, tree: _, degraded } = backup;
+fn cells(backup: &VolumeBackup) -> [String; 8] {
+    let VolumeBackup { name, snapshot, time, host, paths, tree: _, degraded, files, bytes } = backup;
     let outcome = if *degraded { "degraded" } else { "complete" };
-    [name.clone(), snapshot.short(), seconds(*time).to_string(), outcome.to_owned(), host.clone(), paths.join(", ")]
+    let unknown = || "unknown".to_owned();
+    [
+        name.clone(),
+        snapshot.short(),
+        seconds(*time).to_string(),
+        outcome.to_owned(),
+        files.map_or_else(unknown, output::count),
+        bytes.map_or_else(unknown, output::bytes),
+        host.clone(),
+        paths.join(", "),
+    ]
 }

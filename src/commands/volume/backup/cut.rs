@@ -278,7 +278,7 @@ async fn commit(
     }
     let stats = writer.clone();
     let (name, host) = (request.name.as_str(), request.host.as_str());
-    let commit = Commit { name, host, paths: names(paths), time: whole.instant, read_live };
+    let commit = Commit { name, host, paths: names(paths), time: whole.instant, read_live, counts };
     let snapshot = commit.run(repository, writer, &tree, &problems, request.program_version.clone()).await?;
     let (stats, seconds) = (stats.stats(), started.elapsed().as_secs_f64());
     let report = Report { snapshot, tree, parent: None, counts, stats, problems, left_out, seconds };
