@@ -229,7 +229,7 @@ impl Contents {
         }
         let entry = self.job.entries.get(number);
         let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = Arc::new(openat(&*self.job.parent(entry)?, &*entry.name, flags, Mode::empty())?);
+        let file = Arc::new(openat(&*self.job.parent(entry)?, self.job.entries.name(entry), flags, Mode::empty())?);
         lock(&self.open).put(number, file.clone());
         Ok(file)
     }

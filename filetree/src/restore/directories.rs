@@ -49,7 +49,7 @@ impl Directories {
             at = entries.get(at).parent;
         };
         for step in steps.into_iter().rev() {
-            let opened = openat(&*directory, &*entries.get(step).name, DIRECTORY, Mode::empty())?;
+            let opened = openat(&*directory, entries.name(entries.get(step)), DIRECTORY, Mode::empty())?;
             directory = Arc::new(opened);
             self.kept_open().put(step, directory.clone());
         }

@@ -53,7 +53,7 @@ impl Job {
 
     fn make_directory(&self, number: Number, entry: &Entry) -> io::Result<()> {
         let parent = self.parent(entry)?;
-        match mkdirat(&*parent, &*entry.name, PRIVATE_DIRECTORY) {
+        match mkdirat(&*parent, self.entries.name(entry), PRIVATE_DIRECTORY) {
             Ok(()) => Ok(()),
             // opening it fails for anything but a directory
             Err(Errno::EXIST) if self.start == Start::Resumed || entry.parent == ROOT => {
@@ -90,7 +90,7 @@ impl Job {
     pub(super) fn create(&self, number: Number) -> io::Result<OwnedFd> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let entry = self.entries.get(number);
-        self.anew(&*self.parent(entry)?, &entry.name, |parent, name| openat(parent, name, flags, PRIVATE))
+        self.anew(&*self.parent(entry)?, self.entries.name(entry), |parent, name| openat(parent, name, flags, PRIVATE))
     }
 
     /// Sets a file's attributes, the time of change only if its content is right.
@@ -103,7 +103,7 @@ impl Job {
 
     fn make_node(&self, number: Number, entry: &Entry) -> io::Result<()> {
         let parent = self.parent(entry)?;
-        self.anew(&parent, &entry.name, |parent, name| match &entry.kind {
+        self.anew(&parent, self.entries.name(entry), |parent, name| match &entry.kind {
             Kind::Symlink(target) => symlinkat(&**target, parent, name),
             Kind::BlockDevice(device) => mknodat(parent, name, FileType::BlockDevice, PRIVATE, *device),
             Kind::CharDevice(device) => mknodat(parent, name, FileType::CharacterDevice, PRIVATE, *device),
@@ -112,7 +112,7 @@ impl Job {
             Kind::Directory | Kind::File(_) | Kind::Link(_) => Ok(()),
         })?;
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let place = openat(&*parent, &*entry.name, flags, Mode::empty())?;
+        let place = openat(&*parent, self.entries.name(entry), flags, Mode::empty())?;
         let place = place.as_fd();
         let file = if matches!(entry.kind, Kind::Symlink(_)) { File::Link(place) } else { File::Place(place) };
         self.unset(number, attributes::set(file, &entry.attributes, Some(entry.attributes.modified)));
@@ -148,7 +148,9 @@ impl Job {
     fn make_link(&self, first: Number, entry: &Entry) -> io::Result<()> {
         let first = self.entries.get(first);
         let (from, to) = (self.parent(first)?, self.parent(entry)?);
-        self.anew(&to, &entry.name, |to, name| linkat(&*from, &*first.name, to, name, AtFlags::empty()))
+        self.anew(&to, self.entries.name(entry), |to, name| {
+            linkat(&*from, self.entries.name(first), to, name, AtFlags::empty())
+        })
     }
 
     /// Opens the directory that holds an entry.

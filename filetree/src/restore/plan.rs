@@ -3,7 +3,12 @@
 //! One level of directories is read at a time, in the order in which it lies in the repository. Nothing is written;
 //! what a tree says wrongly is found here, before it can do harm.
 
-use std::{collections::HashMap, ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf};
+use std::{
+    collections::HashMap,
+    ffi::{OsStr, OsString},
+    os::unix::ffi::OsStringExt,
+    path::PathBuf,
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use futures::TryStreamExt;
@@ -168,7 +173,7 @@ impl<'a> Gatherer<'a> {
             Ok(attributes) => (attributes, None),
             Err((attributes, problem)) => (attributes, Some(problem)),
         };
-        gatherer.push(Entry { parent: ROOT, name: OsString::new().into(), kind: Kind::Directory, attributes })?;
+        gatherer.push(OsStr::new(""), Entry::new(ROOT, Kind::Directory, attributes))?;
         if let Some(problem) = problem {
             gatherer.problem(ROOT, None, ProblemKind::Attribute, problem);
         }
@@ -193,8 +198,7 @@ impl<'a> Gatherer<'a> {
 
     fn add_node(&mut self, parent: Number, node: &Node, below: &mut Vec<(Id, Number)>) -> Result<(), Error> {
         if let Some(kind) = self.link(parent, node) {
-            let entry = Entry { parent, name: node.name.clone().into(), kind, attributes: Attributes::none() };
-            return self.push(entry).map(drop);
+            return self.push(&node.name, Entry::new(parent, kind, Attributes::none())).map(drop);
         }
         let kind = match self.kind(node)? {
             Ok(kind) => kind,
@@ -207,7 +211,7 @@ impl<'a> Gatherer<'a> {
             Ok(attributes) => (attributes, None),
             Err((attributes, problem)) => (attributes, Some(problem)),
         };
-        let number = self.push(Entry { parent, name: node.name.clone().into(), kind, attributes })?;
+        let number = self.push(&node.name, Entry::new(parent, kind, attributes))?;
         if let Some(problem) = problem {
             self.problem(number, None, ProblemKind::Attribute, problem);
         }
@@ -279,13 +283,13 @@ impl<'a> Gatherer<'a> {
         }
     }
 
-    fn push(&mut self, entry: Entry) -> Result<Number, Error> {
+    fn push(&mut self, name: &OsStr, entry: Entry) -> Result<Number, Error> {
         let too_large = Error::TooLarge { what: "files", limit: MAX_ENTRIES };
         if self.gathered.entries.len() >= MAX_ENTRIES {
             return Err(too_large);
         }
         self.gathered.counts.add(&entry.kind);
-        self.gathered.entries.push(entry).ok_or(too_large)
+        self.gathered.entries.push(name, entry).ok_or(too_large)
     }
 
     fn problem(&mut self, at: Number, name: Option<&OsString>, kind: ProblemKind, what: impl std::fmt::Display) {

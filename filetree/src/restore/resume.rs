@@ -26,7 +26,7 @@ pub(super) fn complete(target: &Path, start: Start, entries: &Entries) -> io::Re
 fn is_complete(directories: &Directories, entries: &Entries, entry: &Entry) -> bool {
     let Kind::File(content) = &entry.kind else { return false };
     let Ok(parent) = directories.open(entries, entry.parent) else { return false };
-    statat(&*parent, &*entry.name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| fits(&stat, entry, content))
+    statat(&*parent, entries.name(entry), AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| fits(&stat, entry, content))
 }
 
 fn fits(stat: &rustix::fs::Stat, entry: &Entry, content: &Content) -> bool {

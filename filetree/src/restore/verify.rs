@@ -143,9 +143,9 @@ impl Verifier<'_> {
     fn open(&self, entry: &Entry) -> io::Result<(OwnedFd, bool)> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let parent = self.job.parent(entry)?;
-        match openat(&*parent, &*entry.name, flags | OFlags::NOATIME, Mode::empty()) {
+        match openat(&*parent, self.job.entries.name(entry), flags | OFlags::NOATIME, Mode::empty()) {
             Ok(file) => Ok((file, false)),
-            Err(Errno::PERM) => Ok((openat(&*parent, &*entry.name, flags, Mode::empty())?, true)),
+            Err(Errno::PERM) => Ok((openat(&*parent, self.job.entries.name(entry), flags, Mode::empty())?, true)),
             Err(error) => Err(error.into()),
         }
     }
