@@ -104,7 +104,7 @@ impl Lease {
     /// Waits until nobody can object to the lock any more: from then on others may rely on what is written under it.
     ///
     /// # Errors
-    /// [`Error::LockLost`] if somebody did.
+    /// [`Error::Locked`] if somebody did.
     pub(crate) async fn settled(&self) -> Result<(), Error> {
         self.0.settled().await
     }
@@ -153,7 +153,7 @@ impl Lock {
     /// [`Lease::settled`].
     ///
     /// # Errors
-    /// Those of [`Lock::acquire`]; who objects later makes the lock a lost one.
+    /// Those of [`Lock::acquire`]; who objects later is named by all that is asked of the lock.
     pub(crate) async fn acquire_early<F: Future>(
         files: &Files,
         kind: LockKind,

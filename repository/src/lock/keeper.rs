@@ -18,7 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    LockKind,
+    Holder, LockKind,
     file::{self, LockFile},
     lost,
 };
@@ -68,13 +68,46 @@ pub(super) struct Held {
     /// Cancelled once nobody can object any more, or somebody did.
     settled: CancellationToken,
     /// Why others may work as if we were not here.
-    lost: OnceLock<String>,
+    lost: OnceLock<Loss>,
+}
+
+/// How a lock was lost.
+enum Loss {
+    /// Somebody objected before it was settled.
+    Opposed(Holder),
+    /// It is not there any more, or was not refreshed.
+    Gone(String),
+}
+
+impl Loss {
+    fn of(error: Error) -> Self {
+        match error {
+            Error::Locked { exclusive, user, host, pid, since, .. } => {
+                Self::Opposed(Holder { since, exclusive, user, host, pid })
+            }
+            other => Self::Gone(other.to_string()),
+        }
+    }
+
+    fn error(&self, files: &Files) -> Error {
+        match self {
+            Self::Opposed(Holder { since, exclusive, user, host, pid }) => Error::Locked {
+                store: files.store.to_string(),
+                exclusive: *exclusive,
+                user: user.clone(),
+                host: host.clone(),
+                pid: *pid,
+                since: *since,
+            },
+            Self::Gone(reason) => lost(files, reason),
+        }
+    }
 }
 
 impl Held {
     /// Fails once the lock is known to be lost.
     pub(super) fn check(&self) -> Result<(), Error> {
-        self.lost.get().map_or(Ok(()), |reason| Err(lost(&self.files, reason)))
+        self.lost.get().map_or(Ok(()), |loss| Err(loss.error(&self.files)))
     }
 
     /// Waits until nobody can object any more.
@@ -138,7 +171,7 @@ impl Held {
     }
 
     fn lose(&self, reason: String) -> Error {
-        lost(&self.files, self.lost.get_or_init(|| reason))
+        self.lost.get_or_init(|| Loss::Gone(reason)).error(&self.files)
     }
 
     async fn refresh_until(&self, ended: &CancellationToken) {
@@ -180,12 +213,12 @@ pub(super) async fn keep(
     let held = Arc::new(held);
     let _ = written.send(Ok(held.clone()));
     ended.run_until_cancelled(sleep_until(settles)).await;
-    let unopposed = file::refuse_conflict(&held.files, kind, &mut harmless).await;
-    if let Err(error) = &unopposed {
-        held.lose(error.to_string());
+    if let Err(error) = file::refuse_conflict(&held.files, kind, &mut harmless).await {
         remove(&held.files, &id).await;
+        held.lost.get_or_init(|| Loss::of(error));
     }
     held.settled.cancel();
+    let unopposed = held.check();
     let is_held = unopposed.is_ok();
     // whoever does not wait for it finds the lock lost
     let _ = confirmed.send(unopposed);

@@ -381,12 +381,12 @@ async fn work_goes_on_before_the_lock_is_settled_and_what_others_rely_on_waits_f
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lock_that_somebody_objects_to_late_is_a_lost_one_that_names_them() {
+async fn a_lock_that_somebody_objects_to_late_is_refused_by_their_name() {
     let files = files();
     let (lock, ()) = Lock::acquire_early(&files, LockKind::Shared, &Patience::default(), || async {}).await.unwrap();
     put(&files, &elsewhere()).await;
-    let lost = lock.lease().settled().await.unwrap_err();
-    assert!(matches!(lost, Error::LockLost { .. }) && lost.to_string().contains("elsewhere"), "{lost}");
-    assert!(matches!(lock.verify().await, Err(Error::LockLost { .. })));
+    let refused = lock.lease().settled().await.unwrap_err();
+    assert!(matches!(refused, Error::Locked { pid: 1, .. }) && refused.to_string().contains("elsewhere"), "{refused}");
+    assert!(matches!(lock.verify().await, Err(Error::Locked { .. })));
     assert_eq!(locks(&files).await.len(), 1, "only the other's lock stays");
 }
