@@ -18,6 +18,7 @@ mod seen;
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
+use stillpoint_hooks::hook::journal::Journal;
 
 pub use self::agents::{AgentError, Agents, Way};
 pub(crate) use self::{
@@ -65,6 +66,15 @@ impl fmt::Debug for Access {
     }
 }
 
+/// How hooks are to run.
+#[derive(Clone)]
+pub struct HooksRequest {
+    /// A client whose answers may be silent for long.
+    pub client: kube::Client,
+    /// Where the posts are written down that are owed, should this process be killed.
+    pub journal: Journal,
+}
+
 /// How volumes are to be copied.
 #[derive(Clone)]
 pub struct VolumesRequest {
@@ -82,8 +92,8 @@ pub struct VolumesRequest {
     pub compression: u8,
     /// Is told of the steps of each window, which wait for it; for proofs and measurements.
     pub on_step: Option<OnStep>,
-    /// A client whose answers may be silent for long, for the commands of hooks; none where no hooks run.
-    pub hooks: Option<kube::Client>,
+    /// How hooks run; none where none do.
+    pub hooks: Option<HooksRequest>,
 }
 
 /// What a window is about to do.
@@ -106,7 +116,7 @@ impl fmt::Debug for VolumesRequest {
 
 impl VolumesRequest {
     /// Volumes copied by `agents` as fits each of them, frozen for 10 s at most.
-    pub fn new(agents: Agents, access: Access, hooks: Option<kube::Client>) -> Self {
+    pub fn new(agents: Agents, access: Access, hooks: Option<HooksRequest>) -> Self {
         let (budget, max) = (Duration::from_secs(2), Duration::from_secs(10));
         Self { agents, access, method: None, budget, max, compression: 1, on_step: None, hooks }
     }

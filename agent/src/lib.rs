@@ -24,6 +24,6 @@ mod unit;
 pub mod volume;
 
 pub use backup::{BackupRequest, Progress, Report, create};
-pub use cut::{Access, AgentError, Agents, OnStep, Step, VolumesRequest, Way};
+pub use cut::{Access, AgentError, Agents, HooksRequest, OnStep, Step, VolumesRequest, Way};
 pub use error::Error;
 pub use node::{Node, NodeConfig, ServeError, Server, Tls};

@@ -5,14 +5,15 @@
 mod lint;
 mod run;
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context;
 use clap::Subcommand;
+use etcetera::BaseStrategy;
 use k8s_openapi::NamespaceResourceScope;
 use kube::{Api, Client, Resource, api::ListParams};
 use serde::de::DeserializeOwned;
-use stillpoint_hooks::hook::duration;
+use stillpoint_hooks::hook::{duration, journal::Journal};
 
 use crate::exit::Exit;
 
@@ -61,4 +62,14 @@ where
             None => return Ok(items),
         }
     }
+}
+
+/// Where owed posts of hooks in a cluster are written down: in a folder, or in the user's folder for state.
+pub(crate) fn journal(folder: Option<PathBuf>, cluster: String) -> anyhow::Result<Journal> {
+    let usual = || {
+        let base =
+            etcetera::choose_base_strategy().context("cannot tell the user's folder for state: give --hook-journal")?;
+        Ok(base.state_dir().unwrap_or_else(|| base.data_dir()).join("stillpoint/hooks"))
+    };
+    Ok(Journal::new(folder.map_or_else(usual, anyhow::Ok)?, cluster))
 }

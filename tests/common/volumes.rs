@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use futures::TryStreamExt;
 use kube::Client;
 use serde_json::json;
-use stillpoint_agent::{Access, Agents, BackupRequest, Node, NodeConfig, OnStep, Report, VolumesRequest};
+use stillpoint_agent::{Access, Agents, BackupRequest, HooksRequest, Node, NodeConfig, OnStep, Report, VolumesRequest};
 use stillpoint_api::{Scope, VolumeIntent};
 use stillpoint_catalog as catalog;
-use stillpoint_hooks::guard;
+use stillpoint_hooks::{guard, hook::journal::Journal};
 use stillpoint_repository::{Repository, Store, signing::Trust};
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -62,7 +62,9 @@ impl Lab {
     /// How volumes are to be copied, hooks and all.
     pub(crate) fn volumes(&self, client: &Client, method: Option<&str>, on_step: Option<OnStep>) -> VolumesRequest {
         let access = Access { url: self.url(), password: PASSWORD.into(), ..Access::default() };
-        let request = VolumesRequest::new(self.agents.clone(), access, Some(client.clone()));
+        let journal = Journal::new(self.folder.path().join("hooks"), "test".to_owned());
+        let hooks = HooksRequest { client: client.clone(), journal };
+        let request = VolumesRequest::new(self.agents.clone(), access, Some(hooks));
         VolumesRequest { method: method.map(str::to_owned), on_step, ..request }
     }
 

@@ -29,7 +29,7 @@ use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    OnStep, VolumesRequest,
+    HooksRequest, OnStep, VolumesRequest,
     claims::{self, Claim},
     nodes::{Member, Nodes, NotStopped, Standing},
     record::HookResults,
@@ -120,6 +120,9 @@ impl Quiesce {
     pub(crate) async fn prepare(subject: Subject<'_>, request: VolumesRequest) -> Result<Self, Error> {
         let Subject { client, retry, selection, scope, backup, cluster, previous, cancel, progress } = subject;
         let seen = Look { client: &client, retry: &retry, selection, scope }.take().await?;
+        if let Some(hooks) = &request.hooks {
+            settle(hooks).await;
+        }
         let with_hooks = if request.hooks.is_some() { seen.pods.as_slice() } else { &[] };
         let pods: Vec<_> = with_hooks.iter().map(pod::Pod::of).collect();
         let mut quiesce = Self {
@@ -150,8 +153,7 @@ impl Quiesce {
         self.drop_the_dead();
         let standing = watch::Sender::new(None);
         let nodes = Nodes { members: self.members.clone(), max: self.request.max, standing: standing.clone() };
-        let client = self.request.hooks.clone().unwrap_or_else(|| self.client.clone());
-        let hooks = PlannedHooks::new(self.hooks.clone(), Arc::new(Kubernetes::new(client)), run::Limits::default());
+        let hooks = self.planned_hooks();
         let work = instant(self.client.clone(), self.retry.clone(), self.request.on_step.clone(), standing.subscribe());
         self.note("quiescing".to_owned());
         let session = Session::start(&self.sessions, hooks, nodes, LIMITS, work);
@@ -204,6 +206,18 @@ impl Quiesce {
         let stopped = since.zip(length).filter(|_| !self.members.is_empty());
         let window = stopped.map(|(from, length)| Window { from, to: from + length });
         Ok(Instant { revision: read.revision, read_at: read.at, window })
+    }
+
+    fn planned_hooks(&self) -> PlannedHooks {
+        let (plan, limits) = (self.hooks.clone(), run::Limits::default());
+        match &self.request.hooks {
+            Some(HooksRequest { client, journal }) => {
+                let executor = Arc::new(Kubernetes::new(client.clone()));
+                PlannedHooks::new(plan, executor, limits).journalled(journal.clone())
+            }
+            // the plan is empty then
+            None => PlannedHooks::new(plan, Arc::new(Kubernetes::new(self.client.clone())), limits),
+        }
     }
 
     /// Goes on without the nodes whose agents are gone.
@@ -267,6 +281,19 @@ impl Quiesce {
     pub(crate) async fn end(&self) {
         self.sessions.close();
         self.sessions.wait().await;
+    }
+}
+
+/// Runs the posts that a backup owes which was killed; its pods would stay at rest.
+async fn settle(HooksRequest { client, journal }: &HooksRequest) {
+    let executor = Arc::new(Kubernetes::new(client.clone()));
+    match run::owed(journal, executor, run::Limits::default()).await {
+        Ok(settled) => {
+            for result in &settled.report.results {
+                tracing::warn!(pod = %result.pod, hook = result.hook, outcome = %result.outcome, "a post was owed");
+            }
+        }
+        Err(error) => tracing::warn!(%error, "what posts are owed cannot be told"),
     }
 }
 

@@ -2,16 +2,16 @@
 //!
 //! Apart from the scope: what is wanted is one question, who does it and how long it may take another.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
-use stillpoint_agent::{AgentError, Agents, Node, VolumesRequest, Way};
+use stillpoint_agent::{AgentError, Agents, HooksRequest, Node, VolumesRequest, Way};
 use stillpoint_api::{VolumeData, VolumeRecord, installation::NAMESPACE};
 
 use crate::{
     args::{RepoArgs, UsageError},
-    cluster::ClusterArgs,
-    commands::agent::NodeArgs,
+    cluster::{ClusterArgs, Target},
+    commands::{agent::NodeArgs, hooks},
     meanwhile::duration,
     output,
 };
@@ -40,6 +40,9 @@ pub(crate) struct VolumesArgs {
     /// Run no hooks: no copy's level is then more than filesystem
     #[arg(long)]
     no_hooks: bool,
+    /// The folder that remembers which post hooks are owed [default: stillpoint/hooks in the user's folder for state]
+    #[arg(long, env = "STILLPOINT_HOOK_JOURNAL", value_name = "DIR")]
+    hook_journal: Option<PathBuf>,
     #[command(flatten)]
     node: NodeArgs,
 }
@@ -73,11 +76,12 @@ impl VolumesArgs {
         cluster: &ClusterArgs,
         repo: &RepoArgs,
     ) -> anyhow::Result<Option<VolumesRequest>> {
-        let Self { node_local, agent_namespace, direct, volume_method, budget, max, no_hooks, node } = self;
+        let Self { node_local, agent_namespace, direct, volume_method, budget, max, no_hooks, hook_journal, node } =
+            self;
         // hooks and sessions may be silent for long, and have deadlines of their own
-        let patient = cluster.connect_for_streams().await?.client;
-        let agents = if let Some(name) = node_local {
-            Agents::Local(Node::new(node.config(name).await?))
+        let Target { client: patient, name } = cluster.connect_for_streams().await?;
+        let agents = if let Some(node_name) = node_local {
+            Agents::Local(Node::new(node.config(node_name).await?))
         } else {
             let way = if direct { Way::Direct } else { Way::PortForward };
             match Agents::find(patient.clone(), &agent_namespace, way).await {
@@ -96,7 +100,10 @@ impl VolumesArgs {
             );
             return Err(UsageError(message).into());
         }
-        let hooks = (!no_hooks).then_some(patient);
+        let hooks = match no_hooks {
+            true => None,
+            false => Some(HooksRequest { client: patient, journal: hooks::journal(hook_journal, name)? }),
+        };
         let method = volume_method.map(|method| method.word().to_owned());
         Ok(Some(VolumesRequest { method, budget, max, ..VolumesRequest::new(agents, repo.access()?, hooks) }))
     }

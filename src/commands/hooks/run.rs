@@ -2,15 +2,12 @@
 
 use std::{fmt::Write, path::PathBuf, sync::Arc, time::Duration};
 
-use anyhow::Context;
 use clap::{Args, ValueEnum};
-use etcetera::BaseStrategy;
 use k8s_openapi::api::core::v1::Pod;
 use serde::Serialize;
 use stillpoint_hooks::hook::{
     duration,
     exec::{Executor, kubernetes::Kubernetes},
-    journal::Journal,
     model::{Hook, Kind, OnError},
     plan::{self, Phase, Plan},
     pod,
@@ -86,7 +83,7 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<Exit> {
     let target = cluster.connect_for_streams().await?;
     let client = target.client;
     let limits = Limits { window: window + Duration::from_secs(1), post: post_deadline };
-    let journal = Journal::new(journal.map_or_else(default_journal, Ok)?, target.name);
+    let journal = super::journal(journal, target.name)?;
     let executor: Arc<dyn Executor> = Arc::new(Kubernetes::new(client.clone()));
     if owed {
         let settled = run::owed(&journal, executor, limits).await?;
@@ -121,12 +118,6 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<Exit> {
     let answer = Answer::new(&settled, running.finish().await);
     output::print(output.output, &answer, || answer.text())?;
     Ok(answer.exit())
-}
-
-fn default_journal() -> anyhow::Result<PathBuf> {
-    let base = etcetera::choose_base_strategy().context("cannot tell the user's folder for state: give --journal")?;
-    let state = base.state_dir().unwrap_or_else(|| base.data_dir());
-    Ok(state.join("stillpoint/hooks"))
 }
 
 /// What was done.
