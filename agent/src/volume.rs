@@ -15,9 +15,12 @@
 //! - The caller stops what [`Capture::stop`] says, throws away what a stop that was not whole has covered, and calls
 //!   either [`Capture::store`] or [`Capture::abandon`] at the end.
 
+mod btrfs;
 mod choose;
 mod facts;
+mod leftovers;
 mod passes;
+mod reflink;
 mod strangers;
 mod whole;
 
@@ -32,6 +35,7 @@ use stillpoint_api::{Level, Method};
 pub use stillpoint_filetree::backup::precopy::{Earlier, Forecast};
 use stillpoint_filetree::backup::{self, Counts, LeftOut, Problem, Progress, Read};
 use stillpoint_hooks::{
+    JournalError,
     guard::{self, Config, Guard, Stop},
     host::PodStop,
     mounts,
@@ -40,11 +44,12 @@ use stillpoint_repository::{Id, Node, Repository, Writer};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use self::{btrfs::Btrfs, passes::Passes, reflink::Reflink, whole::Whole};
 pub use self::{
     choose::{Choice, Facts, Refused, Wish, choose},
     facts::look,
+    leftovers::clean,
 };
-use self::{passes::Passes, whole::Whole};
 
 /// A directory whose tree is a volume.
 #[derive(Debug)]
@@ -198,6 +203,22 @@ pub enum Error {
         /// Why.
         source: guard::Error,
     },
+    /// What is going to be made in it cannot be written down.
+    #[error("cannot write down what is going to be made in the volume {volume}: {source}")]
+    Journal {
+        /// The volume.
+        volume: String,
+        /// Why.
+        source: JournalError,
+    },
+    /// A snapshot or a folder for clones cannot be made in it.
+    #[error("cannot make a snapshot or clones in the volume {volume}: {source}")]
+    NotTaken {
+        /// The volume.
+        volume: String,
+        /// Why.
+        source: std::io::Error,
+    },
     /// Too much changes for the window.
     #[error("the volume {volume} changes too fast for precopy: after {} passes {} files with {} MiB changed again, \
              which takes about {} ms to read while its writers stand still, more than the {} ms that it may; give more \
@@ -267,7 +288,33 @@ pub async fn prepare(
         tracing::warn!(volume = %taking.volume.name, method = %choice.method, "precopy gives way: {error}");
         taking.choice = choice;
     }
-    Ok(Box::new(Whole::prepare(taking, target, settings, progress).await?))
+    loop {
+        let choice = taking.choice.clone();
+        let error = match other(taking.again()?, target, settings, progress.clone()).await {
+            Err(error @ Error::NotTaken { .. }) => error,
+            prepared => return prepared,
+        };
+        // no room for a snapshot, say
+        let other = choose::instead_of(&choice, &error.to_string(), &facts, &wish);
+        let Some(choice) = other else { return Err(error) };
+        tracing::warn!(volume = %taking.volume.name, method = %choice.method, "another method is taken: {error}");
+        taking.choice = choice;
+    }
+}
+
+async fn other(
+    taking: Taking,
+    target: Target<'_>,
+    settings: &Settings,
+    progress: watch::Sender<Progress>,
+) -> Result<Box<dyn Capture>, Error> {
+    Ok(match taking.choice.method {
+        Method::Btrfs => Box::new(Btrfs::prepare(taking, target, settings, progress).await?),
+        Method::Reflink => Box::new(Reflink::prepare(taking, target, settings, progress).await?),
+        Method::Precopy | Method::ReadPaused | Method::Live => {
+            Box::new(Whole::prepare(taking, target, settings, progress).await?)
+        }
+    })
 }
 
 /// What every method knows of its volume.
@@ -281,6 +328,14 @@ struct Taking {
 }
 
 impl Taking {
+    /// The same, for another try.
+    fn again(&self) -> Result<Self, Error> {
+        let Volume { name, directory: _, path, cgroups, read_only } = &self.volume;
+        let (name, path, cgroups, read_only) = (name.clone(), path.clone(), cgroups.clone(), *read_only);
+        let volume = Volume { name, directory: self.directory()?, path, cgroups, read_only };
+        Ok(Self { volume, filesystem: self.filesystem.clone(), drains: self.drains, choice: self.choice.clone() })
+    }
+
     fn copy_error(&self, source: backup::Error) -> Error {
         Error::Copy { volume: self.volume.name.clone(), source }
     }

@@ -14,6 +14,7 @@
 //! What the parent is trusted for has the inode, size and times that it has there, and was last changed well before the
 //! parent began.
 
+pub mod clones;
 mod cut;
 mod directory;
 mod engine;
@@ -213,7 +214,7 @@ async fn run(
     cancel: &CancellationToken,
 ) -> Result<report::Read, Error> {
     let stop = engine.stop_when_dropped();
-    let mut work = tokio::task::spawn_blocking(move || engine.run(&selection, parent));
+    let mut work = tokio::task::spawn_blocking(move || engine.run(&selection, parent, None));
     let done = tokio::select! {
         done = &mut work => done,
         () = cancel.cancelled() => {

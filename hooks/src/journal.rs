@@ -11,7 +11,7 @@
 //! Its space is reserved with the first line, so that the others cannot fail for want of it; when everything is done
 //! the file is removed.
 
-pub(crate) mod file;
+pub mod file;
 
 use std::{
     fs::{self, File},

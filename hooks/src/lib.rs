@@ -17,4 +17,5 @@ pub mod release;
 pub mod session;
 pub mod strangers;
 
+pub use journal::file as journal_file;
 pub use journal::{DEFAULT_FOLDER as DEFAULT_JOURNAL, Error as JournalError};

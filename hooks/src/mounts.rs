@@ -138,6 +138,19 @@ fn unescape(mut word: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// Paths by which the folder `inside` of filesystems of a kind may be reached, through every mount namespace: for whoever
+/// looks for a name in it that there is only once.
+pub fn places(kind: &str, inside: &Path) -> impl Iterator<Item = PathBuf> {
+    tables().flat_map(move |(process, mounts)| {
+        let root = PathBuf::from(format!("/proc/{}/root", process.pid));
+        let of_kind = mounts.into_iter().filter(move |mount| mount.fs_type == kind);
+        of_kind.filter_map(move |mount| {
+            let below = inside.strip_prefix(&mount.root).ok()?;
+            Some(root.join(mount.mount_point.strip_prefix("/").unwrap_or(&mount.mount_point)).join(below))
+        })
+    })
+}
+
 /// Never blocks, on no kind of file: what is opened may be anything that somebody mounted.
 fn open(path: &Path) -> io::Result<File> {
     let flags = i32::try_from((OFlags::NONBLOCK | OFlags::NOCTTY).bits()).unwrap_or_default();

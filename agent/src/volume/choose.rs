@@ -114,11 +114,10 @@ pub(super) fn instead_of(failed: &Choice, why: &str, facts: &Facts, wish: &Wish)
         return None;
     }
     let next = CONSIDERED.iter().skip_while(|method| **method != failed.method).skip(1);
-    let mut fitting =
-        next.filter(|method| facts.writers_known && **method != Method::ReadPaused).filter_map(|method| {
-            let reason = fits(*method, facts, wish).ok()?;
-            Some(Choice { method: *method, reason: format!("{reason}; not by {}: {why}", failed.method) })
-        });
+    let mut fitting = next.filter(|_| facts.writers_known).filter_map(|method| {
+        let reason = fits(*method, facts, wish).ok()?;
+        Some(Choice { method: *method, reason: format!("{reason}; not by {}: {why}", failed.method) })
+    });
     fitting.next()
 }
 

@@ -3,9 +3,13 @@
 //! The guard is asked whether it would freeze the volume, by the very check that it makes before it does: there must not
 //! be two opinions on what stops a node.
 
-use std::path::Path;
+use std::{
+    fs,
+    os::{fd::AsRawFd, unix::fs::MetadataExt},
+    path::Path,
+};
 
-use stillpoint_filetree::backup::tree;
+use stillpoint_filetree::backup::{OWN_PREFIX, clones, tree};
 use stillpoint_hooks::{
     guard::{self, Stop},
     mounts, strangers,
@@ -57,6 +61,8 @@ fn look_now(volume: &Volume, stop: Stop, journal: &Path) -> Result<Facts, Error>
         let failed = |source| Error::Copy { volume: volume.name.clone(), source };
         bytes = Some(tree::size(&volume.directory).map_err(failed)?);
     }
+    let root = rustix::fs::fstat(&volume.directory).map(|about| about.st_ino);
+    let is_subvolume = filesystem == "btrfs" && root == Ok(SUBVOLUME);
     Ok(Facts {
         filesystem,
         cannot_freeze,
@@ -64,6 +70,29 @@ fn look_now(volume: &Volume, stop: Stop, journal: &Path) -> Result<Facts, Error>
         read_only: volume.read_only,
         in_flight,
         bytes,
-        ..Facts::default()
+        reflinks: clones::are_possible(&volume.directory),
+        nested: if is_subvolume { nested(volume) } else { Vec::new() },
+        is_subvolume,
     })
+}
+
+/// The inode of every subvolume's root on btrfs.
+const SUBVOLUME: u64 = 256;
+
+/// The subvolumes in a subvolume, by name where they lie right in it.
+fn nested(volume: &Volume) -> Vec<String> {
+    let count = stillpoint_sys::btrfs::nested_subvolumes(&volume.directory).unwrap_or_default();
+    if count == 0 {
+        return Vec::new();
+    }
+    let inside = format!("/proc/self/fd/{}", volume.directory.as_raw_fd());
+    let entries = fs::read_dir(inside).into_iter().flatten().flatten();
+    let subvolumes = entries.filter(|entry| entry.metadata().is_ok_and(|about| about.ino() == SUBVOLUME));
+    let names: Vec<_> = subvolumes.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let (own, mut names): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| name.starts_with(OWN_PREFIX));
+    let deeper = count.saturating_sub(own.len() + names.len());
+    if deeper > 0 {
+        names.push(format!("{deeper} in its directories"));
+    }
+    names
 }

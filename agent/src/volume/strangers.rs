@@ -33,8 +33,8 @@ impl Strangers {
     }
 
     /// Looks for them once more after the copy, and for what has changed since the instant.
-    pub(super) async fn after(&mut self, taking: &Taking, since: SystemTime) -> Result<(), Error> {
-        self.after = search(taking, Some(since)).await?;
+    pub(super) async fn after(&mut self, taking: &Taking, since: Option<SystemTime>) -> Result<(), Error> {
+        self.after = search(taking, since).await?;
         Ok(())
     }
 

@@ -62,7 +62,7 @@ impl Whole {
         };
         let read = tree::read(&self.repository, &self.writer, request, self.progress.clone()).await;
         let read = read.map_err(|error| self.taking.copy_error(error))?;
-        if let Some(since) = since {
+        if since.is_some() {
             self.strangers.after(&self.taking, since).await?;
         }
         let window = if self.is_live() { Window::default() } else { took(began, 0, read.counts.bytes_read) };

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use super::{
     Error,
+    clones::Clones,
     cut::{Cutter, MAX},
     node::Names,
     parent::Parent,
@@ -95,8 +96,14 @@ impl Engine {
         StopWhenDropped(self.state.clone())
     }
 
-    /// Reads the selection into the repository. Blocks until all threads have ended.
-    pub(super) fn run(self, selection: &Selection, parent: Option<Parent>) -> Result<Read, Error> {
+    /// Reads the selection into the repository, by way of clones if such are to be made. Blocks until all threads have
+    /// ended.
+    pub(super) fn run(
+        self,
+        selection: &Selection,
+        parent: Option<Parent>,
+        clones: Option<&Clones>,
+    ) -> Result<Read, Error> {
         let threads = thread::available_parallelism().map_or(2, NonZero::get);
         let (files, waiting) = bounded(FILES);
         let (cut, pieces) = bounded(threads);
@@ -106,7 +113,7 @@ impl Engine {
                 scope.spawn(|| self.work(queues));
             }
             drop((waiting, pieces, cut));
-            walk::walk(&self, selection, parent.as_ref(), files);
+            walk::walk(&self, selection, (parent.as_ref(), clones), files);
         });
         self.into_read()
     }

@@ -23,6 +23,7 @@ use rustix::{
 use stillpoint_repository::{Id, Node, NodeKind};
 
 use super::{
+    clones::Clones,
     cut::{MAX, MIN},
     directory::OpenDirectory,
     engine::{Engine, Queues},
@@ -48,6 +49,15 @@ pub(super) struct FileTask {
     pub(super) directory: Arc<OpenDirectory>,
     pub(super) parent: Arc<OwnedFd>,
     pub(super) name: OsString,
+    /// What a clone is of.
+    pub(super) original: Option<Box<Original>>,
+}
+
+/// A file that was cloned, as it was then.
+pub(super) struct Original {
+    path: PathBuf,
+    before: Statx,
+    node: Node,
 }
 
 /// A file that was opened and looked at.
@@ -57,6 +67,7 @@ struct OpenFile {
     fd: OwnedFd,
     before: Statx,
     node: Node,
+    is_clone: bool,
 }
 
 impl FileTask {
@@ -64,9 +75,8 @@ impl FileTask {
         if engine.is_stopped() {
             return;
         }
-        let path = self.directory.path.join(&self.name);
         let directory = self.directory.clone();
-        match self.open(engine, path) {
+        match self.open(engine) {
             Ok(file) if file.before.stx_size <= MIN as u64 => file.read_small(engine, readers),
             Ok(file) => LargeFile::read(file, engine, queues),
             Err(problem) => {
@@ -76,8 +86,39 @@ impl FileTask {
         }
     }
 
-    fn open(self, engine: &Engine, path: PathBuf) -> Result<OpenFile, Problem> {
-        let Self { directory, parent, name } = self;
+    /// Looks at the file and clones it, so that its content is read later; none where it cannot be opened, which is told.
+    pub(super) fn clone_into(self, engine: &Engine, clones: &Clones) -> Option<Self> {
+        let directory = self.directory.clone();
+        let OpenFile { directory, path, fd, before, node, .. } = match self.open(engine) {
+            Ok(file) => file,
+            Err(problem) => {
+                engine.problem(problem);
+                directory.close(engine);
+                return None;
+            }
+        };
+        match clones.add(&fd) {
+            Ok(name) => {
+                let original = Some(Box::new(Original { path, before, node }));
+                Some(Self { directory, parent: clones.folder.clone(), name, original })
+            }
+            Err(error) => {
+                engine.fail(super::Error::Path { path, source: error.into() });
+                None
+            }
+        }
+    }
+
+    fn open(self, engine: &Engine) -> Result<OpenFile, Problem> {
+        let Self { directory, parent, name, original } = self;
+        if let Some(original) = original {
+            let Original { path, before, node } = *original;
+            let fd = open_quietly(&parent, &name, OFlags::RDONLY | OFlags::CLOEXEC);
+            let fd = fd.map_err(|error| unreadable(&path, error))?;
+            Clones::remove(&parent, &name);
+            return Ok(OpenFile { directory, path, fd, before, node, is_clone: true });
+        }
+        let path = directory.path.join(&name);
         // a pipe or a device that took the file's place must not block us
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let fd = open_quietly(&parent, &name, flags).map_err(|error| not_opened(&path, error))?;
@@ -93,7 +134,7 @@ impl FileTask {
             Ok(attributes) => node.extended_attributes = attributes,
             Err(error) => engine.problem(attributes_missed(&path, error)),
         }
-        Ok(OpenFile { directory, path, fd, before, node })
+        Ok(OpenFile { directory, path, fd, before, node, is_clone: false })
     }
 }
 
@@ -139,9 +180,10 @@ impl OpenFile {
 
     /// Adds the file to its directory, and says so if it was written meanwhile.
     fn complete(self, engine: &Engine, content: Vec<Id>, read: u64) {
-        let Self { directory, path, fd, before, node } = self;
+        let Self { directory, path, fd, before, node, is_clone } = self;
         let state = |stat: &Statx| (stat.stx_size, node::time(&stat.stx_mtime), node::time(&stat.stx_ctime));
-        let unchanged = node::stat_open(&fd).is_ok_and(|after| state(&after) == state(&before));
+        // a clone has times of its own, and nobody who writes to it
+        let unchanged = is_clone || node::stat_open(&fd).is_ok_and(|after| state(&after) == state(&before));
         if !unchanged || read != before.stx_size {
             engine.problem(Problem::new(&path, ProblemKind::Changed, "it was written while it was read"));
         }

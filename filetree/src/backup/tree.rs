@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Error, Progress, Read,
+    clones::{Clones, Cloning},
     engine::Engine,
     node::{self, Names},
     parent::{Parent, Trees, Trust},
@@ -52,13 +53,36 @@ pub async fn read(
 ) -> Result<Read, Error> {
     let Request { directory, exclude, earlier, cancel } = request;
     let selection = Selection::of_directory(directory, &exclude)?;
-    let parent = earlier.map(|Earlier { tree, stopped }| {
-        let trees = Trees::Repository(Box::new(writer.reader()), Handle::current());
-        Parent::new(trees, tree, stopped, Trust::Before(stopped))
-    });
+    let parent = earlier.map(|earlier| parent(writer, earlier));
     progress.send_replace(Progress::default());
     let engine = Engine::new(writer.threads(), repository.chunker_seed(), progress);
     run(engine, selection, parent, &cancel).await
+}
+
+/// Starts to take a directory by clones of its files in `folder`, an empty one on the same filesystem; the caller removes
+/// the folder at the end.
+///
+/// # Errors
+/// [`Error::Pattern`].
+pub fn clone(
+    repository: &Repository,
+    writer: &Writer,
+    request: Request,
+    folder: OwnedFd,
+    progress: watch::Sender<Progress>,
+) -> Result<Cloning, Error> {
+    let Request { directory, exclude, earlier, cancel: _ } = request;
+    let selection = Selection::of_directory(directory, &exclude)?;
+    let parent = earlier.map(|earlier| parent(writer, earlier));
+    progress.send_replace(Progress::default());
+    let engine = Engine::new(writer.threads(), repository.chunker_seed(), progress);
+    let (clones, taken, go) = Clones::new(folder);
+    Ok(Cloning::start(engine, move |engine| engine.run(&selection, parent, Some(&clones)), (taken, go)))
+}
+
+fn parent(writer: &Writer, Earlier { tree, stopped }: Earlier) -> Parent {
+    let trees = Trees::Repository(Box::new(writer.reader()), Handle::current());
+    Parent::new(trees, tree, stopped, Trust::Before(stopped))
 }
 
 /// Bytes of all files of a directory, in one look at all of them without reading any. Blocks.

@@ -4,6 +4,7 @@
 //! to that of directories. The stack is a value of its own, so depth costs memory and not the thread's stack.
 
 use std::{
+    cell::RefCell,
     ffi::{OsStr, OsString},
     os::{
         fd::{AsFd, OwnedFd},
@@ -25,6 +26,7 @@ use stillpoint_repository::{Node, NodeKind, Tree};
 
 use super::{
     Error,
+    clones::Clones,
     directory::OpenDirectory,
     engine::Engine,
     node,
@@ -47,15 +49,31 @@ struct Walk<'a> {
     engine: &'a Engine,
     selection: &'a Selection,
     parent: Option<&'a Parent>,
+    clones: Option<&'a Clones>,
+    /// Files that were cloned, and are read once all are.
+    cloned: RefCell<Vec<FileTask>>,
     files: Sender<FileTask>,
 }
 
 /// Walks the selection to its end, or until the engine is stopped.
-pub(super) fn walk(engine: &Engine, selection: &Selection, parent: Option<&Parent>, files: Sender<FileTask>) {
+pub(super) fn walk(
+    engine: &Engine,
+    selection: &Selection,
+    (parent, clones): (Option<&Parent>, Option<&Clones>),
+    files: Sender<FileTask>,
+) {
     allow_many_open_files();
-    let walk = Walk { engine, selection, parent, files };
+    let walk = Walk { engine, selection, parent, clones, cloned: RefCell::default(), files };
     if let Err(error) = walk.run() {
         engine.fail(Error::Path { path: PathBuf::from("/"), source: error.into() });
+    }
+    let Some(clones) = clones.filter(|_| !engine.is_stopped()) else { return };
+    if !clones.wait() {
+        return engine.fail(Error::Stopped);
+    }
+    for file in walk.cloned.into_inner() {
+        // nobody receives only after the engine was stopped
+        let _ = walk.files.send(file);
     }
 }
 
@@ -191,8 +209,12 @@ impl Walk<'_> {
         });
         frame.directory.expect();
         let (directory, parent) = (frame.directory.clone(), frame.fd.clone());
-        // nobody receives only after the engine was stopped
-        let _ = self.files.send(FileTask { directory, parent, name: name.to_owned() });
+        let file = FileTask { directory, parent, name: name.to_owned(), original: None };
+        match self.clones {
+            Some(clones) => self.cloned.borrow_mut().extend(file.clone_into(self.engine, clones)),
+            // nobody receives only after the engine was stopped
+            None => drop(self.files.send(file)),
+        }
         None
     }
 

@@ -46,7 +46,10 @@ pub enum Error {
 }
 
 /// Makes a locked file in `folder` with a first line that is on the disk, and reserves space for `more` bytes.
-pub(crate) fn create(folder: &Path, first: &impl Serialize, more: u64) -> Result<(PathBuf, File), Error> {
+///
+/// # Errors
+/// When it cannot be written.
+pub fn create(folder: &Path, first: &impl Serialize, more: u64) -> Result<(PathBuf, File), Error> {
     let name = Uuid::new_v4();
     let (draft, path) = (folder.join(name.to_string()), folder.join(format!("{name}{SUFFIX}")));
     match write(folder, &draft, &path, first, more) {
@@ -76,7 +79,10 @@ fn write(folder: &Path, draft: &Path, path: &Path, first: &impl Serialize, more:
 }
 
 /// The files in a folder.
-pub(crate) fn paths(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+///
+/// # Errors
+/// When the folder cannot be read; one that is not there has none.
+pub fn paths(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let error = |source| Error::File { path: folder.to_owned(), source };
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -89,14 +95,18 @@ pub(crate) fn paths(folder: &Path) -> Result<Vec<PathBuf>, Error> {
 
 /// What a file says.
 #[derive(Debug)]
-pub(crate) struct Content {
-    pub(crate) text: String,
+pub struct Content {
+    /// Its lines.
+    pub text: String,
     /// Locked while this value lives; `None` while its process lives.
-    pub(crate) lock: Option<File>,
+    pub lock: Option<File>,
 }
 
-/// `None` when it was removed meanwhile.
-pub(crate) fn read(path: &Path) -> Result<Option<Content>, Error> {
+/// Reads a file; `None` when it was removed meanwhile.
+///
+/// # Errors
+/// When it cannot be read, or is too large.
+pub fn read(path: &Path) -> Result<Option<Content>, Error> {
     let error = |source| Error::File { path: path.to_owned(), source };
     // not for writing: what it says must be found on a disk that has become read-only
     let file = match File::open(path) {

@@ -97,6 +97,10 @@ async fn capture(
     paths: &[PathBuf],
     progress: watch::Sender<Progress>,
 ) -> anyhow::Result<(Whole, Vec<Stored>)> {
+    let journal = request.settings.guard.journal.clone();
+    for cleaned in tokio::task::spawn_blocking(move || volume::clean(&journal)).await?? {
+        output::note(format_args!("stillpoint: left by a backup that was killed: {}", output::printable(&cleaned)));
+    }
     let earlier = if request.read_all { None } else { earlier(repository, request, paths).await? };
     let mut planned = Vec::new();
     for path in paths {

@@ -144,15 +144,19 @@ impl Summary {
     pub(super) fn to_text(&self) -> String {
         let Counts { files_new, files_changed, files_unmodified, directories, others, bytes, bytes_read } = self.counts;
         let outcome = if self.outcome == Outcome::Complete { "Complete" } else { "Degraded" };
-        let parent = self.parent.as_ref().map_or_else(
-            || "first of its paths".to_owned(),
-            |parent| format!("{} changed, {} unmodified since {}", files_changed, files_unmodified, &parent[..8]),
-        );
+        let compared = match (&self.cut, &self.parent) {
+            (Some(_), _) => output::counted(files_new + files_changed + files_unmodified, "file"),
+            (None, None) => format!("{} new, first of its paths", output::counted(files_new, "file")),
+            (None, Some(parent)) => format!(
+                "{} new, {files_changed} changed, {files_unmodified} unmodified since {}",
+                output::counted(files_new, "file"),
+                &parent[..8]
+            ),
+        };
         let mut text = format!(
-            "volume backup {}: {outcome}\n  {} new, {parent}; {} directories, {}\n  {} in files, {} read in {:.1} s\n  \
+            "volume backup {}: {outcome}\n  {compared}; {} directories, {}\n  {} in files, {} read in {:.1} s\n  \
              stored {} ({} new, {} compressed)\n",
             self.name,
-            output::counted(files_new, "file"),
             output::count(directories),
             output::counted(others, "other"),
             output::bytes(bytes),
