@@ -5,7 +5,7 @@ use std::{fmt::Write as _, path::Path};
 use jiff::Timestamp;
 use serde::Serialize;
 use stillpoint_agent::volume::Stored;
-use stillpoint_api::{Level, Method};
+use stillpoint_api::Level;
 use stillpoint_filetree::backup::{Counts, LeftOut, Problem, Report};
 use stillpoint_hooks::guard::Release;
 
@@ -61,7 +61,8 @@ pub(super) struct Cut {
 pub(super) struct Taken {
     path: String,
     filesystem: String,
-    method: Method,
+    /// As `--method` spells it.
+    method: String,
     reason: String,
     level: Level,
     strangers: Vec<String>,
@@ -77,7 +78,7 @@ impl Taken {
         Self {
             path: path.display().to_string(),
             filesystem: volume.filesystem.clone(),
-            method: volume.choice.method,
+            method: volume.choice.method.to_string(),
             reason: volume.choice.reason.clone(),
             level: volume.level,
             strangers: volume.strangers.clone(),
