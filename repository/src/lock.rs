@@ -6,8 +6,7 @@
 //! # Flow
 //! List the locks and refuse on a conflict; write ours and list again; wait, since the other side may be doing the
 //! same; list once more and withdraw on a conflict. Refresh every 5 minutes by writing a new file and removing the old
-//! one. The wait is used: what is read in it counts if nobody objected, and packs may be stored, since nobody relies on
-//! one that no index names.
+//! one.
 //!
 //! # Guarantees
 //! Writers share; an exclusive lock excludes everybody. [`Lock::verify`] succeeds only if the lock file is still there
@@ -51,29 +50,6 @@ pub(crate) struct Patience {
     pub(crate) cancel: CancellationToken,
 }
 
-impl Patience {
-    /// Tries to lock, again and again while a lock of others is in the way.
-    async fn until_free<T, F>(&self, acquire: impl Fn() -> F) -> Result<T, Error>
-    where
-        F: Future<Output = Result<T, Error>>,
-    {
-        let deadline = Instant::now() + self.time;
-        let mut pause = RETRY.0;
-        loop {
-            let error = match acquire().await {
-                Err(error @ Error::Locked { .. }) if Instant::now() < deadline => error,
-                other => return other,
-            };
-            if pause == RETRY.0 {
-                tracing::warn!("{error}; waiting up to {} s for it", self.time.as_secs());
-            }
-            let pausing = tokio::time::sleep_until(deadline.min(Instant::now() + pause));
-            self.cancel.run_until_cancelled(pausing).await.ok_or(Error::Cancelled)?;
-            pause = RETRY.1.min(pause * 2);
-        }
-    }
-}
-
 /// Who else may hold a lock beside this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LockKind {
@@ -101,14 +77,6 @@ impl Drop for Lock {
 pub(crate) struct Lease(Arc<Held>);
 
 impl Lease {
-    /// Waits until nobody can object to the lock any more: from then on others may rely on what is written under it.
-    ///
-    /// # Errors
-    /// [`Error::Locked`] if somebody did.
-    pub(crate) async fn settled(&self) -> Result<(), Error> {
-        self.0.settled().await
-    }
-
     /// Checks that the lock is not known to be lost.
     ///
     /// # Errors
@@ -140,33 +108,30 @@ impl Lock {
         patience: &Patience,
         meanwhile: impl Fn() -> F,
     ) -> Result<(Self, F::Output), Error> {
-        let meanwhile = &meanwhile;
-        let acquire = || async move {
-            let claim = Claim::write(files, kind).await?;
-            // the first is what matters: whoever objects ends both
-            futures::try_join!(claim.confirm(files), async { Ok(meanwhile().await) })
-        };
-        patience.until_free(acquire).await
+        let deadline = Instant::now() + patience.time;
+        let mut pause = RETRY.0;
+        loop {
+            let error = match Self::try_acquire(files, kind, &meanwhile).await {
+                Err(error @ Error::Locked { .. }) if Instant::now() < deadline => error,
+                other => return other,
+            };
+            if pause == RETRY.0 {
+                tracing::warn!("{error}; waiting up to {} s for it", patience.time.as_secs());
+            }
+            let pausing = tokio::time::sleep_until(deadline.min(Instant::now() + pause));
+            patience.cancel.run_until_cancelled(pausing).await.ok_or(Error::Cancelled)?;
+            pause = RETRY.1.min(pause * 2);
+        }
     }
 
-    /// The same, but goes on as soon as `meanwhile` is done: nothing that others may rely on must be written before
-    /// [`Lease::settled`].
-    ///
-    /// # Errors
-    /// Those of [`Lock::acquire`]; who objects later is named by all that is asked of the lock.
-    pub(crate) async fn acquire_early<F: Future>(
+    async fn try_acquire<F: Future>(
         files: &Files,
         kind: LockKind,
-        patience: &Patience,
         meanwhile: impl Fn() -> F,
     ) -> Result<(Self, F::Output), Error> {
-        let meanwhile = &meanwhile;
-        let acquire = || async move {
-            let claim = Claim::write(files, kind).await?;
-            let found = meanwhile().await;
-            Ok((claim.early(), found))
-        };
-        patience.until_free(acquire).await
+        let claim = Claim::write(files, kind).await?;
+        // the first is what matters: whoever objects ends both
+        futures::try_join!(claim.confirm(files), async { Ok(meanwhile().await) })
     }
 
     /// Goes on with what was found, or releases the lock if that failed.
@@ -206,10 +171,9 @@ impl Lock {
 
 /// A lock that is written while others may still object; dropping it withdraws it.
 struct Claim {
-    held: Arc<Held>,
     ended: DropGuard,
     keeper: JoinHandle<()>,
-    confirmed: oneshot::Receiver<Result<(), Error>>,
+    confirmed: oneshot::Receiver<Result<Arc<Held>, Error>>,
 }
 
 impl Claim {
@@ -218,22 +182,15 @@ impl Claim {
         let (confirm, confirmed) = oneshot::channel();
         let ended = CancellationToken::new();
         let keeper = tokio::spawn(keeper::keep(files.clone(), kind, ended.clone(), written, confirm));
-        let ended = ended.drop_guard();
-        let held = is_written.await.map_err(|_| lost(files, KEEPER_STOPPED))??;
-        Ok(Self { held, ended, keeper, confirmed })
+        let claim = Self { ended: ended.drop_guard(), keeper, confirmed };
+        is_written.await.map_err(|_| lost(files, KEEPER_STOPPED))??;
+        Ok(claim)
     }
 
     /// Waits until nobody can object any more.
     async fn confirm(self, files: &Files) -> Result<Lock, Error> {
-        let Self { held, ended, keeper, confirmed } = self;
-        confirmed.await.map_err(|_| lost(files, KEEPER_STOPPED))??;
-        Ok(Lock { held, ended: ended.disarm(), keeper: Some(keeper) })
-    }
-
-    /// The lock, while others may still object.
-    fn early(self) -> Lock {
-        let Self { held, ended, keeper, confirmed: _ } = self;
-        Lock { held, ended: ended.disarm(), keeper: Some(keeper) }
+        let held = self.confirmed.await.map_err(|_| lost(files, KEEPER_STOPPED))??;
+        Ok(Lock { held, ended: self.ended.disarm(), keeper: Some(self.keeper) })
     }
 }
 

@@ -204,7 +204,7 @@ impl Repository {
     /// [`Error::Locked`] while a prune or a forget runs.
     pub async fn writer_with(&self, compression: Compression) -> Result<Writer, Error> {
         let load = || self.stored_index();
-        let (lock, index) = Lock::acquire_early(&self.files, LockKind::Shared, &self.patience, load).await?;
+        let (lock, index) = Lock::acquire_while(&self.files, LockKind::Shared, &self.patience, load).await?;
         let (lock, index) = lock.with(index).await?;
         Ok(Writer::new(self.files.clone(), lock, index, compression))
     }

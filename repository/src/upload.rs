@@ -17,7 +17,6 @@ use crate::{
     Buffers, Error, Id,
     files::Files,
     index::NewPacks,
-    lock::Lease,
     pack::{Pack, PackBuilder, PackedBlob},
     writer::Stock,
 };
@@ -49,13 +48,12 @@ impl Uploader {
     /// Starts uploading what `queue` brings; a failure is reported to `stock`.
     pub(crate) fn start(
         files: Arc<Files>,
-        lease: Lease,
         buffers: Arc<Buffers>,
         queue: mpsc::Receiver<Order>,
         stock: Weak<Stock>,
     ) -> Self {
         let (uploads, packs, indexed) = (JoinSet::new(), NewPacks::default(), Instant::now());
-        let run = Run { files, lease, buffers, stock, uploads, packs, indexed };
+        let run = Run { files, buffers, stock, uploads, packs, indexed };
         Self { _task: AbortOnDropHandle::new(tokio::spawn(run.run(queue))) }
     }
 
@@ -79,7 +77,6 @@ enum Upload {
 
 struct Run {
     files: Arc<Files>,
-    lease: Lease,
     buffers: Arc<Buffers>,
     stock: Weak<Stock>,
     uploads: JoinSet<Stored>,
@@ -123,7 +120,7 @@ impl Run {
                 if self.packs.blobs() >= INDEXED_TOGETHER || self.indexed.elapsed() >= INDEXED_AFTER {
                     self.indexed = Instant::now();
                     let packs = std::mem::take(&mut self.packs);
-                    self.uploads.spawn(write_index(self.files.clone(), self.lease.clone(), packs));
+                    self.uploads.spawn(write_index(self.files.clone(), packs));
                 }
             }
             Err(error) => {
@@ -146,9 +143,7 @@ async fn upload(files: Arc<Files>, buffers: Arc<Buffers>, pack: Pack) -> Stored 
     Ok(Upload::Pack(pack.id, pack.blobs))
 }
 
-/// Others rely on an index: restic takes what it names for stored.
-async fn write_index(files: Arc<Files>, lease: Lease, packs: NewPacks) -> Stored {
-    lease.settled().await?;
+async fn write_index(files: Arc<Files>, packs: NewPacks) -> Stored {
     packs.write(&files).await.map(|()| Upload::Index)
 }
 

@@ -138,7 +138,7 @@ impl Writer {
             orders,
             held: Mutex::default(),
         });
-        let uploader = Uploader::start(files.clone(), lock.lease(), buffers, queue, Arc::downgrade(&stock));
+        let uploader = Uploader::start(files.clone(), buffers, queue, Arc::downgrade(&stock));
         // one more than processors, so that none idles while another waits for a pack to be taken
         let permits = std::thread::available_parallelism().map_or(2, |n| n.get().min(64)) + 1;
         let inner = Inner {
@@ -276,9 +276,7 @@ impl Writer {
 
     async fn commit_locked(&self, meta: SnapshotMeta, lock: &Lock) -> Result<Id, Error> {
         self.inner.stock.require(BlobKind::Tree, &meta.tree)?;
-        let packs = self.flush().await?;
-        lock.lease().settled().await?;
-        packs.write(&self.inner.files).await?;
+        self.flush().await?.write(&self.inner.files).await?;
         let json = serde_json::to_vec(&SnapshotFile::from(meta))
             .map_err(|error| Error::invalid("the snapshot", error.to_string()))?;
         let snapshot = self.inner.files.seal(Folder::Snapshots, json).await?;

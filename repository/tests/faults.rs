@@ -144,15 +144,13 @@ async fn a_forget_removes_its_snapshot_or_nothing_whatever_fails() {
     }
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_pack_that_cannot_be_stored_ends_the_writer_long_before_the_commit() {
     let below = Arc::new(InMemory::new());
     init(&store(below.clone())).await;
     let faulty = Faulty::new(usize::MAX, Fault::Refuse);
     let repository = open(&store(faulty.before(&below))).await;
     let writer = repository.writer().await.unwrap();
-    // until nobody can object to its lock any more
-    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     faulty.strike_next();
     let mut file = writer.file_writer();
     let mut error = None;

@@ -18,7 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Holder, LockKind,
+    LockKind,
     file::{self, LockFile},
     lost,
 };
@@ -65,60 +65,18 @@ pub(super) struct Held {
     files: Files,
     kind: LockKind,
     own: Mutex<Own>,
-    /// Cancelled once nobody can object any more, or somebody did.
-    settled: CancellationToken,
     /// Why others may work as if we were not here.
-    lost: OnceLock<Loss>,
-}
-
-/// How a lock was lost.
-enum Loss {
-    /// Somebody objected before it was settled.
-    Opposed(Holder),
-    /// It is not there any more, or was not refreshed.
-    Gone(String),
-}
-
-impl Loss {
-    fn of(error: Error) -> Self {
-        match error {
-            Error::Locked { exclusive, user, host, pid, since, .. } => {
-                Self::Opposed(Holder { since, exclusive, user, host, pid })
-            }
-            other => Self::Gone(other.to_string()),
-        }
-    }
-
-    fn error(&self, files: &Files) -> Error {
-        match self {
-            Self::Opposed(Holder { since, exclusive, user, host, pid }) => Error::Locked {
-                store: files.store.to_string(),
-                exclusive: *exclusive,
-                user: user.clone(),
-                host: host.clone(),
-                pid: *pid,
-                since: *since,
-            },
-            Self::Gone(reason) => lost(files, reason),
-        }
-    }
+    lost: OnceLock<String>,
 }
 
 impl Held {
     /// Fails once the lock is known to be lost.
     pub(super) fn check(&self) -> Result<(), Error> {
-        self.lost.get().map_or(Ok(()), |loss| Err(loss.error(&self.files)))
-    }
-
-    /// Waits until nobody can object any more.
-    pub(super) async fn settled(&self) -> Result<(), Error> {
-        self.settled.cancelled().await;
-        self.check()
+        self.lost.get().map_or(Ok(()), |reason| Err(lost(&self.files, reason)))
     }
 
     /// Confirms that the lock protects us now.
     pub(super) async fn verify(&self) -> Result<(), Error> {
-        self.settled().await?;
         self.confirm(&mut *self.own.lock().await).await
     }
 
@@ -171,7 +129,7 @@ impl Held {
     }
 
     fn lose(&self, reason: String) -> Error {
-        self.lost.get_or_init(|| Loss::Gone(reason)).error(&self.files)
+        lost(&self.files, self.lost.get_or_init(|| reason))
     }
 
     async fn refresh_until(&self, ended: &CancellationToken) {
@@ -198,34 +156,27 @@ pub(super) async fn keep(
     files: Files,
     kind: LockKind,
     ended: CancellationToken,
-    written: oneshot::Sender<Result<Arc<Held>, Error>>,
-    confirmed: oneshot::Sender<Result<(), Error>>,
+    written: oneshot::Sender<Result<(), Error>>,
+    confirmed: oneshot::Sender<Result<Arc<Held>, Error>>,
 ) {
     survive_hangups();
     let mut harmless = HashSet::new();
-    let (own, settles) = match claim(&files, kind, &mut harmless).await {
+    let (own, settled) = match claim(&files, kind, &mut harmless).await {
         Ok(claimed) => claimed,
         // a caller that is gone needs no error
         Err(error) => return drop(written.send(Err(error))),
     };
-    let (id, settled) = (own.id, CancellationToken::new());
-    let held = Held { files, kind, own: Mutex::new(own), settled, lost: OnceLock::new() };
-    let held = Arc::new(held);
-    let _ = written.send(Ok(held.clone()));
-    ended.run_until_cancelled(sleep_until(settles)).await;
-    if let Err(error) = file::refuse_conflict(&held.files, kind, &mut harmless).await {
-        remove(&held.files, &id).await;
-        held.lost.get_or_init(|| Loss::of(error));
+    let _ = written.send(Ok(()));
+    ended.run_until_cancelled(sleep_until(settled)).await;
+    if let Err(error) = file::refuse_conflict(&files, kind, &mut harmless).await {
+        remove(&files, &own.id).await;
+        return drop(confirmed.send(Err(error)));
     }
-    held.settled.cancel();
-    let unopposed = held.check();
-    let is_held = unopposed.is_ok();
-    // whoever does not wait for it finds the lock lost
-    let _ = confirmed.send(unopposed);
-    if is_held {
+    let held = Arc::new(Held { files, kind, own: Mutex::new(own), lost: OnceLock::new() });
+    if confirmed.send(Ok(held.clone())).is_ok() {
         held.refresh_until(&ended).await;
-        remove(&held.files, &held.own.lock().await.id).await;
     }
+    remove(&held.files, &held.own.lock().await.id).await;
 }
 
 /// Writes a lock, and says when others had time enough to object.

@@ -365,28 +365,3 @@ async fn a_wait_for_a_lock_ends_when_it_is_cancelled() {
     assert!(matches!(refused, Err(Error::Cancelled)));
     assert!(begun.elapsed() < 8 * SECOND, "{:?}", begun.elapsed());
 }
-
-#[tokio::test(start_paused = true)]
-async fn work_goes_on_before_the_lock_is_settled_and_what_others_rely_on_waits_for_that() {
-    let files = files();
-    let begun = Instant::now();
-    let (lock, ()) = Lock::acquire_early(&files, LockKind::Shared, &Patience::default(), || async {}).await.unwrap();
-    assert!(begun.elapsed() < SETTLE && locks(&files).await.len() == 1);
-    lock.lease().check().unwrap();
-    lock.lease().settled().await.unwrap();
-    assert!(begun.elapsed() >= SETTLE, "others had no time to object");
-    lock.verify().await.unwrap();
-    lock.release().await;
-    assert!(locks(&files).await.is_empty());
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_lock_that_somebody_objects_to_late_is_refused_by_their_name() {
-    let files = files();
-    let (lock, ()) = Lock::acquire_early(&files, LockKind::Shared, &Patience::default(), || async {}).await.unwrap();
-    put(&files, &elsewhere()).await;
-    let refused = lock.lease().settled().await.unwrap_err();
-    assert!(matches!(refused, Error::Locked { pid: 1, .. }) && refused.to_string().contains("elsewhere"), "{refused}");
-    assert!(matches!(lock.verify().await, Err(Error::Locked { .. })));
-    assert_eq!(locks(&files).await.len(), 1, "only the other's lock stays");
-}
