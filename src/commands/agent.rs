@@ -7,7 +7,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use anyhow::Context;
 use clap::Args;
-use stillpoint_agent::{Node, NodeConfig, Server, Tls};
+use stillpoint_agent::{Node, NodeConfig, Server, Tls, volume};
 use stillpoint_api::installation::{NAMESPACE, PORT};
 use stillpoint_hooks::{
     guard::self_test,
@@ -62,12 +62,15 @@ pub(crate) struct NodeArgs {
 }
 
 impl NodeArgs {
-    /// Lets go what an earlier process left stopped, tries out the guard, and gives how the node is worked on.
+    /// Lets go what an earlier process left stopped and removes what it left in volumes, tries out the guard, and gives how
+    /// the node is worked on.
     pub(crate) async fn config(self, name: String) -> anyhow::Result<NodeConfig> {
         let Self { kubelet_root, spool, guard } = self;
         let guard = guard.config()?;
         let journal = guard.journal.clone();
-        let found = tokio::task::spawn_blocking(move || release::all(&journal, Living::LeaveAlone)).await??;
+        let look = move || anyhow::Ok((release::all(&journal, Living::LeaveAlone)?, volume::clean(&journal)?));
+        let (found, leftovers) = tokio::task::spawn_blocking(look).await??;
+        leftovers.iter().for_each(output::note);
         for found in found {
             match found {
                 Ok(found) => {
