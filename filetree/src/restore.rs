@@ -16,9 +16,9 @@
 //! Nobody else works in the target meanwhile.
 //!
 //! # Bounds
-//! Memory: about 250 bytes an entry and 100 more for each further blob of a file, and beside that 32 MiB that are read
-//! ahead and two blobs a thread. A backup of more than 20 million entries or 50 million blobs, 5 GB each, is refused: a
-//! part of it can be restored. Open files: 256 and a few a thread.
+//! Memory: about 750 bytes an entry (measured over a million of them) and 100 more for each further blob of a file, and
+//! beside that 32 MiB that are read ahead and two blobs a thread. A backup of more than 20 million entries or 50 million
+//! blobs, 15 and 5 GB, is refused: a part of it can be restored. Open files: 256 and a few a thread.
 
 mod attributes;
 mod content;

@@ -31,7 +31,7 @@ const MAX_BLOBS: usize = 50_000_000;
 /// Directories inside each other at most.
 const MAX_DEPTH: usize = 10_000;
 
-/// What a restore will do. About 250 bytes of memory a file, and 100 more for each further blob of it.
+/// What a restore will do. About 750 bytes of memory a file, and 100 more for each further blob of it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Plan {
