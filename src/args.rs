@@ -123,6 +123,7 @@ impl RepoArgs {
         let is_providers = |name: &str| PROVIDERS.iter().any(|provider| name.starts_with(provider));
         Ok(Access {
             url: self.repo.clone(),
+            bound_to_this_host: self.bound_to_this_host(),
             password: self.password_text()?.to_string(),
             variables: std::env::vars().filter(|(name, _)| is_providers(name)).collect(),
             endpoint: endpoint.clone(),
@@ -133,7 +134,7 @@ impl RepoArgs {
     }
 
     /// Whether only this host can reach the repository, or reach it only by a file of its own.
-    pub(crate) fn bound_to_this_host(&self) -> Option<&'static str> {
+    fn bound_to_this_host(&self) -> Option<&'static str> {
         let is_local = !self.repo.contains("://") || self.repo.starts_with("file://");
         match &self.store.ca_file {
             _ if is_local => Some("the repository is a folder of this host"),

@@ -62,6 +62,9 @@ pub(crate) enum Command {
     #[command(after_help = install::AFTER_HELP)]
     Install(install::InstallArgs),
     /// Removes from a cluster what install made.
+    #[command(
+        after_help = "Example:\n  stillpoint uninstall          # prints what it will remove, and asks\n  stillpoint uninstall --yes"
+    )]
     Uninstall(uninstall::UninstallArgs),
     /// Makes the key pair that signs backups.
     #[command(subcommand)]

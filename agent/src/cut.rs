@@ -32,6 +32,8 @@ use crate::node::wire;
 pub struct Access {
     /// The repository's address.
     pub url: String,
+    /// Why only this host can reach it, in words; none where every node can.
+    pub bound_to_this_host: Option<&'static str>,
     /// Its password.
     pub password: String,
     /// The variables that the store's credentials are in.

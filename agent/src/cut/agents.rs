@@ -31,10 +31,7 @@ use tonic::{
 };
 
 use super::link::Link;
-use crate::node::{
-    Node,
-    wire::{DescribeAnswer, DescribeRequest, node_client::NodeClient},
-};
+use crate::node::{Node, wire::node_client::NodeClient};
 
 /// How long the way to an agent may take to open.
 const CONNECT: Duration = Duration::from_secs(15);
@@ -90,14 +87,29 @@ pub enum Way {
 /// Where agents are.
 #[derive(Clone)]
 pub enum Agents {
-    /// On the nodes of a cluster.
-    Cluster(Arc<ClusterAgents>),
+    /// On the nodes of a cluster, where they are looked for once a volume is to be copied.
+    Cluster {
+        /// A client whose answers may be silent for long.
+        client: Client,
+        /// The namespace that they were installed in.
+        namespace: String,
+        /// How to get to them.
+        way: Way,
+    },
     /// In this very process, for the node that it runs on.
     Local(Arc<Node>),
 }
 
+/// Agents that can be spoken to.
+pub(crate) enum Found {
+    /// On the nodes of a cluster.
+    Cluster(Box<ClusterAgents>),
+    /// In this very process.
+    Local(Arc<Node>),
+}
+
 /// The agents of a cluster.
-pub struct ClusterAgents {
+pub(crate) struct ClusterAgents {
     client: Client,
     namespace: String,
     way: Way,
@@ -107,11 +119,15 @@ pub struct ClusterAgents {
 }
 
 impl Agents {
-    /// Looks for the agents that were installed in `namespace`.
+    /// Looks for them.
     ///
     /// # Errors
     /// [`AgentError::NotInstalled`], or the API server refuses.
-    pub async fn find(client: Client, namespace: &str, way: Way) -> Result<Self, AgentError> {
+    pub(crate) async fn find(&self) -> Result<Found, AgentError> {
+        let (client, namespace, way) = match self {
+            Self::Local(node) => return Ok(Found::Local(node.clone())),
+            Self::Cluster { client, namespace, way } => (client.clone(), namespace.as_str(), *way),
+        };
         let refused = |what: &str| {
             let what = what.to_owned();
             move |source: kube::Error| AgentError::Cluster { what, source: Box::new(source) }
@@ -145,9 +161,11 @@ impl Agents {
         let token = made.map_err(refused("get a token for the agents"))?.status.and_then(|status| status.token);
         let token = token.ok_or_else(|| absent("the API server made no token for them"))?;
         let (namespace, authority) = (namespace.to_owned(), Certificate::from_pem(authority));
-        Ok(Self::Cluster(Arc::new(ClusterAgents { client, namespace, way, by_node, authority, token })))
+        Ok(Found::Cluster(Box::new(ClusterAgents { client, namespace, way, by_node, authority, token })))
     }
+}
 
+impl Found {
     /// Opens a session with the agent of a node.
     ///
     /// # Errors
@@ -167,21 +185,6 @@ impl Agents {
                 let answers = agent.cut(agents.authorised(queue)).await;
                 let answers = answers.map_err(|status| agents.unreachable(node, status.message()))?;
                 Ok(Link::start(node.to_owned(), requests, answers.into_inner()))
-            }
-        }
-    }
-
-    /// What the agents say of themselves, by node.
-    pub async fn describe(&self) -> Vec<Result<DescribeAnswer, AgentError>> {
-        match self {
-            Self::Local(local) => vec![Ok(local.describe())],
-            Self::Cluster(agents) => {
-                let asked = agents.by_node.keys().map(async |node| {
-                    let mut agent = NodeClient::new(agents.connect(node).await?);
-                    let answer = agent.describe(agents.authorised(DescribeRequest {})).await;
-                    answer.map(tonic::Response::into_inner).map_err(|status| agents.unreachable(node, status.message()))
-                });
-                futures::future::join_all(asked).await
             }
         }
     }

@@ -110,9 +110,9 @@ pub(crate) async fn run(args: CreateArgs) -> anyhow::Result<Exit> {
     let CreateArgs { name, scope, volumes, strict, unsigned, cluster_name, cluster, repo, lock, signing, output } =
         args;
     let key = if unsigned { None } else { Some(key(&signing)?) };
-    let volumes = if scope.no_volumes { None } else { volumes.request(&cluster, &repo).await? };
     let target = cluster.connect().await?;
     let repository = lock.patient(repo.open().await?);
+    let volumes = if scope.no_volumes { None } else { Some(volumes.request(&cluster, &repo).await?) };
     let cluster = cluster_name.unwrap_or(target.name);
     let request = BackupRequest { strict, volumes, ..BackupRequest::new(name, cluster, scope.into()) };
     let (progress, drawn) = progress::draw(describe_progress);

@@ -5,11 +5,11 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
-use stillpoint_agent::{AgentError, Agents, HooksRequest, Node, VolumesRequest, Way};
+use stillpoint_agent::{Agents, HooksRequest, Node, VolumesRequest, Way};
 use stillpoint_api::{VolumeData, VolumeRecord, installation::NAMESPACE};
 
 use crate::{
-    args::{RepoArgs, UsageError},
+    args::RepoArgs,
     cluster::{ClusterArgs, Target},
     commands::{agent::NodeArgs, hooks},
     meanwhile::duration,
@@ -70,42 +70,25 @@ impl MethodArg {
 }
 
 impl VolumesArgs {
-    /// Who copies volumes, and how; none where no agent is installed.
-    pub(super) async fn request(
-        self,
-        cluster: &ClusterArgs,
-        repo: &RepoArgs,
-    ) -> anyhow::Result<Option<VolumesRequest>> {
+    /// Who copies volumes, and how.
+    pub(super) async fn request(self, cluster: &ClusterArgs, repo: &RepoArgs) -> anyhow::Result<VolumesRequest> {
         let Self { node_local, agent_namespace, direct, volume_method, budget, max, no_hooks, hook_journal, node } =
             self;
         // hooks and sessions may be silent for long, and have deadlines of their own
         let Target { client: patient, name } = cluster.connect_for_streams().await?;
-        let agents = if let Some(node_name) = node_local {
-            Agents::Local(Node::new(node.config(node_name).await?))
-        } else {
-            let way = if direct { Way::Direct } else { Way::PortForward };
-            match Agents::find(patient.clone(), &agent_namespace, way).await {
-                Ok(agents) => agents,
-                Err(error @ AgentError::NotInstalled { .. }) => {
-                    output::note(format_args!("volumes are not copied: {error}"));
-                    return Ok(None);
-                }
-                Err(error) => return Err(error.into()),
+        let agents = match node_local {
+            Some(node_name) => Agents::Local(Node::new(node.config(node_name).await?)),
+            None => {
+                let way = if direct { Way::Direct } else { Way::PortForward };
+                Agents::Cluster { client: patient.clone(), namespace: agent_namespace, way }
             }
         };
-        if let (Agents::Cluster(_), Some(why)) = (&agents, repo.bound_to_this_host()) {
-            let message = format!(
-                "agents upload volumes by themselves, and {why}: give a repository that every node reaches, \
-                 --node-local, or --no-volumes"
-            );
-            return Err(UsageError(message).into());
-        }
         let hooks = match no_hooks {
             true => None,
             false => Some(HooksRequest { client: patient, journal: hooks::journal(hook_journal, name)? }),
         };
         let method = volume_method.map(|method| method.word().to_owned());
-        Ok(Some(VolumesRequest { method, budget, max, ..VolumesRequest::new(agents, repo.access()?, hooks) }))
+        Ok(VolumesRequest { method, budget, max, ..VolumesRequest::new(agents, repo.access()?, hooks) })
     }
 }
 

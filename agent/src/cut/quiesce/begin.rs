@@ -9,6 +9,7 @@ use stillpoint_api::Manifest;
 
 use super::{
     super::{
+        agents::Found,
         claims::{Claim, Place},
         link::{Link, LinkError},
         nodes::Member,
@@ -38,10 +39,19 @@ impl Quiesce {
                 }
             }
         }
+        let found = if by_node.is_empty() { None } else { Some(self.find().await) };
+        let agents = match found {
+            None => return,
+            Some(Ok(agents)) => agents,
+            Some(Err(why)) => {
+                self.refused.extend(by_node.into_values().flatten().map(|(volume, _)| (volume.id, why.clone())));
+                return;
+            }
+        };
         let mut begun = Vec::new();
         // in the order of names, so that two backups never wait for each other's nodes
         for (node, volumes) in by_node {
-            match self.begin_on(&node, &volumes, backup, cluster).await {
+            match self.begin_on(&agents, &node, &volumes, backup, cluster).await {
                 Ok(link) => begun.push((link, volumes)),
                 Err(why) => {
                     self.refused.extend(volumes.into_iter().map(|(volume, _)| (volume.id, why.clone())));
@@ -59,15 +69,28 @@ impl Quiesce {
         }
     }
 
+    /// Looks for who copies volumes, and whether they can reach the repository.
+    async fn find(&self) -> Result<Found, String> {
+        let found = self.request.agents.find().await.map_err(|error| error.to_string())?;
+        match (&found, self.request.access.bound_to_this_host) {
+            (Found::Cluster(_), Some(why)) => Err(format!(
+                "agents upload volumes by themselves, and {why}: give a repository that every node reaches, --node-local, \
+                 or --no-volumes"
+            )),
+            _ => Ok(found),
+        }
+    }
+
     /// Begins on a node and waits until its filesystems are ours.
     async fn begin_on(
         &self,
+        agents: &Found,
         node: &str,
         volumes: &[(wire::Volume, Vec<String>)],
         backup: &str,
         cluster: &str,
     ) -> Result<Link, String> {
-        let link = self.request.agents.link(node).await.map_err(|error| error.to_string())?;
+        let link = agents.link(node).await.map_err(|error| error.to_string())?;
         let begin = wire::Begin {
             backup: backup.to_owned(),
             cluster: cluster.to_owned(),
