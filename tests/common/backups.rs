@@ -55,7 +55,8 @@ async fn create(
     strict: bool,
 ) -> Result<Report, agent::Error> {
     let request = BackupRequest { strict, ..BackupRequest::new(name, "test", scope) };
-    agent::create(client.clone(), repository, &request, None, watch::Sender::default()).await
+    // large, and tests hold several of them
+    Box::pin(agent::create(client.clone(), repository, &request, None, watch::Sender::default())).await
 }
 
 /// The names of the backups that the repository lists; each must be readable.
