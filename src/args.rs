@@ -13,6 +13,7 @@ use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum};
 use jiff::SignedDuration;
 use stillpoint_agent::Access;
+use stillpoint_api::Method;
 use stillpoint_repository::{Error, Kdf, Password, Repository, Store, StoreOptions};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
@@ -42,6 +43,33 @@ pub(crate) struct OutputArgs {
     /// How to print the result
     #[arg(short, long, value_enum, default_value_t)]
     pub(crate) output: Format,
+}
+
+/// How a volume is copied; the words are those of the manifest and of annotations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MethodArg {
+    /// Read before, and what changed again while it is frozen.
+    Precopy,
+    /// Clone files while writers are paused, read later (xfs, btrfs).
+    Reflink,
+    /// Snapshot the subvolume while writers are paused, read later.
+    Btrfs,
+    /// Read all while writers are paused.
+    ReadPaused,
+    /// Read while it changes.
+    Live,
+}
+
+impl From<MethodArg> for Method {
+    fn from(method: MethodArg) -> Self {
+        match method {
+            MethodArg::Precopy => Self::Precopy,
+            MethodArg::Reflink => Self::Reflink,
+            MethodArg::Btrfs => Self::Btrfs,
+            MethodArg::ReadPaused => Self::ReadPaused,
+            MethodArg::Live => Self::Live,
+        }
+    }
 }
 
 /// Where the repository is and how to open it.

@@ -4,12 +4,12 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use stillpoint_agent::{Agents, HooksRequest, Node, VolumesRequest, Way};
-use stillpoint_api::{VolumeData, VolumeRecord, installation::NAMESPACE};
+use stillpoint_api::{Method, VolumeData, VolumeRecord, installation::NAMESPACE};
 
 use crate::{
-    args::RepoArgs,
+    args::{MethodArg, RepoArgs},
     cluster::{ClusterArgs, Target},
     commands::{agent::NodeArgs, hooks},
     meanwhile::duration,
@@ -47,28 +47,6 @@ pub(crate) struct VolumesArgs {
     node: NodeArgs,
 }
 
-/// How a volume is copied; the words are those of the manifest and of annotations.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum MethodArg {
-    Precopy,
-    Reflink,
-    Btrfs,
-    ReadPaused,
-    Live,
-}
-
-impl MethodArg {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Precopy => "precopy",
-            Self::Reflink => "reflink",
-            Self::Btrfs => "btrfs",
-            Self::ReadPaused => "read-paused",
-            Self::Live => "live",
-        }
-    }
-}
-
 impl VolumesArgs {
     /// Who copies volumes, and how.
     pub(super) async fn request(self, cluster: &ClusterArgs, repo: &RepoArgs) -> anyhow::Result<VolumesRequest> {
@@ -87,7 +65,7 @@ impl VolumesArgs {
             true => None,
             false => Some(HooksRequest { client: patient, journal: hooks::journal(hook_journal, name)? }),
         };
-        let method = volume_method.map(|method| method.word().to_owned());
+        let method = volume_method.map(|method| Method::from(method).to_string());
         Ok(VolumesRequest { method, budget, max, ..VolumesRequest::new(agents, repo.access()?, hooks) })
     }
 }

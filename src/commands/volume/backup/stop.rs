@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use stillpoint_agent::volume::{Settings, Wish};
 use stillpoint_api::Method;
 use stillpoint_hooks::{
@@ -20,7 +20,10 @@ use stillpoint_hooks::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::meanwhile::{GuardArgs, duration, times};
+use crate::{
+    args::MethodArg,
+    meanwhile::{GuardArgs, duration, times},
+};
 
 /// A freeze stops nobody's heartbeats but those that write.
 const MAX_FROZEN: Duration = Duration::from_secs(10);
@@ -63,32 +66,6 @@ pub(super) struct StopArgs {
     spool: Option<PathBuf>,
     #[command(flatten)]
     guard: GuardArgs,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum MethodArg {
-    /// Read before, and what changed again while it is frozen.
-    Precopy,
-    /// Clone files while writers are paused, read later (xfs, btrfs).
-    Reflink,
-    /// Snapshot the subvolume while writers are paused, read later.
-    Btrfs,
-    /// Read all while writers are paused.
-    ReadPaused,
-    /// Read while it changes.
-    Live,
-}
-
-impl From<MethodArg> for Method {
-    fn from(method: MethodArg) -> Self {
-        match method {
-            MethodArg::Precopy => Self::Precopy,
-            MethodArg::Reflink => Self::Reflink,
-            MethodArg::Btrfs => Self::Btrfs,
-            MethodArg::ReadPaused => Self::ReadPaused,
-            MethodArg::Live => Self::Live,
-        }
-    }
 }
 
 /// What is asked to stand still.
