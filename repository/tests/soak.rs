@@ -17,8 +17,10 @@ use std::{
 
 use common::{init, joined, meta, object, open, restic, restic_ok, time};
 use futures::TryStreamExt;
-use rand::{RngExt, SeedableRng, rngs::StdRng};
-use stillpoint_repository::{CheckRequest, Control, Error, Id, Node, PruneRequest, ReadData, Repository, Store, Tree};
+use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IteratorRandom};
+use stillpoint_repository::{
+    CheckRequest, Control, Error, Id, Node, PruneRequest, ReadData, Reader, Repository, Store, Tree,
+};
 use stillpoint_test_support::require;
 use tokio::sync::{Notify, RwLock};
 
@@ -55,15 +57,24 @@ struct Operation {
     to: Instant,
 }
 
+/// What a backup holds: so many objects of a revision.
+type Written = (usize, usize);
+
+/// Names and contents.
+type Files = BTreeMap<String, Vec<u8>>;
+
+/// Backups kept at least, so that there is something to read back.
+const KEPT: usize = 3;
+
 struct Soak {
     path: PathBuf,
     repository: Repository,
     source: PathBuf,
     until: Instant,
-    /// Backups of ours that were committed and not forgotten: objects and their revision.
-    backups: Mutex<BTreeMap<Id, (usize, usize)>>,
-    /// Objects and revision of restic's last backup.
-    last_of_restic: Mutex<Option<(usize, usize)>>,
+    /// Backups of ours that were committed and not forgotten.
+    backups: Mutex<BTreeMap<Id, Written>>,
+    /// restic's last backup.
+    last_of_restic: Mutex<Option<Written>>,
     operations: Mutex<Vec<Operation>>,
     /// Held by writers while they write; who wants to be alone can wait for it, or just try.
     writing: RwLock<()>,
@@ -82,6 +93,18 @@ fn content(count: usize, revision: usize) -> Vec<(String, Vec<u8>)> {
 fn small_files(count: usize, revision: usize) -> Vec<(String, Vec<u8>)> {
     let of = |n: usize| if n.is_multiple_of(7) { revision } else { 0 };
     (0..count / 10).map(|n| (format!("file-{n}"), format!("{n} of {}", of(n)).into_bytes())).collect()
+}
+
+/// All files of a directory.
+async fn read(reader: &Reader, root: &Id, path: &str) -> Files {
+    let directory = reader.find(root, path).await.unwrap().unwrap();
+    let tree = reader.tree(&directory.subtree.unwrap()).await.unwrap();
+    let mut files = Files::new();
+    for node in tree.nodes() {
+        let content = reader.content(node).unwrap().try_collect::<Vec<_>>().await.unwrap().concat();
+        files.insert(node.name.to_str().unwrap().to_owned(), content);
+    }
+    files
 }
 
 fn refused<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
@@ -157,19 +180,20 @@ impl Soak {
         }
     }
 
-    /// Takes a backup out of the books, for whoever is going to forget it.
-    fn pick(&self, random: &mut StdRng) -> Option<(Id, (usize, usize))> {
+    /// Takes up to so many backups out of the books, for whoever is going to forget them.
+    fn pick(&self, random: &mut StdRng, most: usize) -> Vec<(Id, Written)> {
         let mut backups = self.backups.lock().unwrap();
-        let at = random.random_range(0..backups.len().max(1));
-        let id = *backups.keys().nth(at).filter(|_| backups.len() > 3)?;
-        backups.remove_entry(&id)
+        let most = most.min(backups.len().saturating_sub(KEPT));
+        let picked = backups.keys().copied().sample(random, most);
+        picked.into_iter().filter_map(|id| backups.remove_entry(&id)).collect()
     }
 
     async fn forget(&self, random: &mut StdRng) -> bool {
-        let Some((id, what)) = self.pick(random) else { return true };
-        let done = refused(self.repository.forget(&id).await).unwrap().is_some();
+        let picked = self.pick(random, 1);
+        let Some((id, _)) = picked.first() else { return true };
+        let done = refused(self.repository.forget(id).await).unwrap().is_some();
         if !done {
-            self.backups.lock().unwrap().insert(id, what);
+            self.backups.lock().unwrap().extend(picked);
         }
         done
     }
@@ -226,11 +250,17 @@ impl Soak {
         done
     }
 
+    /// Forgets a quarter of the backups at once: so as many go as come, and there is an end to reading them back.
     async fn restic_forget(&self, random: &mut StdRng) -> bool {
-        let Some((id, what)) = self.pick(random) else { return true };
-        let done = self.restic(vec!["forget".into(), id.to_string()]).await;
+        let quarter = self.backups.lock().unwrap().len() / 4;
+        let picked = self.pick(random, quarter);
+        if picked.is_empty() {
+            return true;
+        }
+        let ids = picked.iter().map(|(id, _)| id.to_string());
+        let done = self.restic(["forget".to_owned()].into_iter().chain(ids).collect()).await;
         if !done {
-            self.backups.lock().unwrap().insert(id, what);
+            self.backups.lock().unwrap().extend(picked);
         }
         done
     }
@@ -246,28 +276,23 @@ impl Soak {
         output.status.success()
     }
 
-    /// Reads every backup in the books, by us and some of them by restic too.
+    /// Reads every backup in the books, by us and some of them by restic too. Nobody else is at work any more.
     async fn read_back(&self) -> usize {
         let backups = self.backups.lock().unwrap().clone();
         let reader = self.repository.reader().await.unwrap();
         for (at, (id, (count, revision))) in backups.iter().enumerate() {
-            let expected = joined(&content(*count, *revision));
-            let snapshot = self.repository.snapshot(id).await.unwrap();
-            let node = reader.find(&snapshot.tree, "/resources/shop.jsonl").await.unwrap().unwrap();
-            let read = reader.content(&node).unwrap().try_collect::<Vec<_>>().await.unwrap().concat();
-            assert!(read == expected, "{id}");
-            for (name, bytes) in small_files(*count, *revision) {
-                let node = reader.find(&snapshot.tree, &format!("/files/{name}")).await.unwrap().unwrap();
-                let read = reader.content(&node).unwrap().try_collect::<Vec<_>>().await.unwrap().concat();
-                assert!(read == bytes, "{id} {name}");
-            }
+            let expected = Files::from([("shop.jsonl".into(), joined(&content(*count, *revision)))]);
+            let tree = self.repository.snapshot(id).await.unwrap().tree;
+            assert!(read(&reader, &tree, "/resources").await == expected, "{id}");
+            let small = small_files(*count, *revision).into_iter().collect::<Files>();
+            assert!(read(&reader, &tree, "/files").await == small, "{id}");
             if at.is_multiple_of(10) {
-                let dumped = restic_ok(&self.path, ["dump", &id.to_string(), "/resources/shop.jsonl"]);
-                assert!(dumped == expected, "{id}");
+                let dump = ["--no-lock", "dump", &id.to_string(), "/resources/shop.jsonl"];
+                assert!(restic_ok(&self.path, dump) == expected["shop.jsonl"], "{id}");
             }
         }
         if let Some((count, revision)) = *self.last_of_restic.lock().unwrap() {
-            let dump = ["dump", "--tag", "restic", "latest", self.source.to_str().unwrap()];
+            let dump = ["--no-lock", "dump", "--tag", "restic", "latest", self.source.to_str().unwrap()];
             assert!(restic_ok(&self.path, dump) == joined(&content(count, revision)));
         }
         let ours = self.repository.snapshots().await.unwrap();
