@@ -1,8 +1,7 @@
 //! Fails every operation that the repository makes, one after the other, and looks at what is left.
 //!
 //! Each fault is tried as a refusal, as an answer that is lost, late or never comes, as half a write, and as the death of
-//! the process. Time is paused, so
-//! that waiting for a lock to settle costs nothing.
+//! the process. Time is paused, so that waiting for a lock to settle costs nothing.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
@@ -10,10 +9,10 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{init, joined, lines, meta, objects, open, password, root};
+use common::{content, init, joined, lines, meta, objects, open, password, root};
 use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory, path::Path};
-use stillpoint_repository::{Error, Id, Kdf, Repository, Snapshot, Store};
+use stillpoint_repository::{Error, Id, Kdf, Repository, Store};
 use stillpoint_test_support::faulty::{Fault, Faulty, copy_store};
 
 const FAULTS: [Fault; 6] = [Fault::Refuse, Fault::LoseAnswer, Fault::Tear, Fault::Delay, Fault::Hang, Fault::Die];
@@ -23,20 +22,7 @@ fn store(objects: Arc<dyn ObjectStore>) -> Store {
 }
 
 async fn backup(store: &Store, count: usize) -> Result<Id, Error> {
-    let repository = Repository::open(store.clone(), &password()).await?;
-    let writer = repository.writer().await?;
-    let mut file = writer.file_writer();
-    for (name, line) in objects(count) {
-        file.append(&name, &line).await?;
-    }
-    let tree = root(&writer, file.finish().await?).await;
-    writer.commit(meta(tree)).await
-}
-
-async fn content(repository: &Repository, snapshot: &Snapshot) -> Vec<u8> {
-    let reader = repository.reader().await.unwrap();
-    let node = reader.find(&snapshot.tree, "/resources/shop.jsonl").await.unwrap().unwrap();
-    reader.content(&node).unwrap().try_collect::<Vec<_>>().await.unwrap().concat()
+    common::backup(&Repository::open(store.clone(), &password()).await?, count).await
 }
 
 /// All snapshots of the store, by the number of objects in each; every byte of each is read.
@@ -44,7 +30,7 @@ async fn complete_snapshots(store: &Store, counts: &[usize]) -> Vec<usize> {
     let repository = open(store).await;
     let mut found = Vec::new();
     for snapshot in repository.snapshots().await.unwrap() {
-        let content = content(&repository, &snapshot).await;
+        let content = content(&repository, &snapshot.id).await.unwrap();
         found.push(*counts.iter().find(|count| joined(&objects(**count)) == content).expect("a whole backup"));
     }
     found.sort_unstable();

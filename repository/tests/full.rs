@@ -8,32 +8,9 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{init, joined, meta, objects, open, restic_ok, root};
-use futures::TryStreamExt;
-use stillpoint_repository::{Error, Id, Repository, Store};
+use common::{backup, content, init, joined, local, objects, open, restic_ok};
+use stillpoint_repository::{Error, Id, Repository};
 use stillpoint_test_support::{disk::Disk, require};
-
-fn store(path: &Path) -> Store {
-    Store::from_url(path.to_str().unwrap()).unwrap()
-}
-
-/// Commits a backup of this many objects of 1 KiB, that compress to about 600 bytes each.
-async fn backup(repository: &Repository, count: usize) -> Result<Id, Error> {
-    let writer = repository.writer().await?;
-    let mut file = writer.file_writer();
-    for (name, line) in objects(count) {
-        file.append(&name, &line).await?;
-    }
-    let tree = root(&writer, file.finish().await?).await;
-    writer.commit(meta(tree)).await
-}
-
-async fn content(repository: &Repository, snapshot: &Id) -> Vec<u8> {
-    let tree = repository.snapshot(snapshot).await.unwrap().tree;
-    let reader = repository.reader().await.unwrap();
-    let node = reader.find(&tree, "/resources/shop.jsonl").await.unwrap().unwrap();
-    reader.content(&node).unwrap().try_collect::<Vec<_>>().await.unwrap().concat()
-}
 
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
@@ -56,20 +33,20 @@ fn is_full(error: &Error) -> bool {
 }
 
 async fn a_backup_that_does_not_fit(disk: &Disk) {
-    let path = disk.path().join("repository");
-    let repository = init(&store(&path)).await;
+    let (path, store) = local(&disk.path());
+    let repository = init(&store).await;
     let first = backup(&repository, 1_000).await.unwrap();
     let ballast = disk.fill(3 << 10);
     let error = backup(&repository, 10_000).await.unwrap_err();
     assert!(is_full(&error), "{error:?}");
     holds_whole_files_only(&path);
-    let repository = open(&store(&path)).await;
+    let repository = open(&store).await;
     assert_eq!(repository.snapshots().await.unwrap().len(), 1);
-    assert!(content(&repository, &first).await == joined(&objects(1_000)));
+    assert!(content(&repository, &first).await.unwrap() == joined(&objects(1_000)));
 
     std::fs::remove_file(ballast).unwrap();
     let second = backup(&repository, 8_000).await.unwrap();
-    assert!(content(&repository, &second).await == joined(&objects(8_000)));
+    assert!(content(&repository, &second).await.unwrap() == joined(&objects(8_000)));
     holds_whole_files_only(&path);
     if require::program("restic").is_some() {
         restic_ok(&path, ["check", "--read-data"]);
@@ -87,31 +64,32 @@ async fn a_backup_that_does_not_fit_leaves_nothing_half_written_and_the_next_one
 #[tokio::test(flavor = "multi_thread")]
 async fn on_a_disk_without_a_free_byte_everything_can_still_be_read() {
     let Some(disk) = Disk::tmpfs(16) else { return };
-    let path = disk.path().join("repository");
-    let snapshot = backup(&init(&store(&path)).await, 1_000).await.unwrap();
+    let (path, store) = local(&disk.path());
+    let snapshot = backup(&init(&store).await, 1_000).await.unwrap();
     let ballast = disk.fill(0);
-    let repository = open(&store(&path)).await;
-    assert!(content(&repository, &snapshot).await == joined(&objects(1_000)));
+    let repository = open(&store).await;
+    assert!(content(&repository, &snapshot).await.unwrap() == joined(&objects(1_000)));
     let error = repository.writer().await.map(drop).unwrap_err();
     assert!(is_full(&error), "{error:?}");
-    let other = store(&disk.path().join("other"));
-    let error = Repository::init(other, &common::password(), stillpoint_repository::Kdf::fast_for_tests()).await;
+    let other = local(&disk.path().join("other")).1;
+    let error =
+        Repository::init(other.clone(), &common::password(), stillpoint_repository::Kdf::fast_for_tests()).await;
     assert!(error.as_ref().is_err_and(is_full), "{error:?}");
     holds_whole_files_only(&path);
     std::fs::remove_file(ballast).unwrap();
     drop(repository.writer().await.unwrap());
-    init(&store(&disk.path().join("other"))).await;
+    init(&other).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_only_disk_can_be_read_and_says_so_when_it_is_written() {
     let Some(disk) = Disk::tmpfs(16) else { return };
-    let path = disk.path().join("repository");
-    let snapshot = backup(&init(&store(&path)).await, 1_000).await.unwrap();
+    let (_, store) = local(&disk.path());
+    let snapshot = backup(&init(&store).await, 1_000).await.unwrap();
     disk.remount("ro");
-    let repository = open(&store(&path)).await;
-    assert!(content(&repository, &snapshot).await == joined(&objects(1_000)));
-    let other = store(&disk.path().join("other"));
+    let repository = open(&store).await;
+    assert!(content(&repository, &snapshot).await.unwrap() == joined(&objects(1_000)));
+    let other = local(&disk.path().join("other")).1;
     let new = Repository::init(other, &common::password(), stillpoint_repository::Kdf::fast_for_tests()).await;
     for error in
         [repository.writer().await.map(drop), repository.forget(&snapshot).await, new.map(drop)].map(Result::unwrap_err)

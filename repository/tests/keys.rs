@@ -6,7 +6,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{PASSWORD, init, password, restic_command, restic_ok};
+use common::{PASSWORD, init, local, password, restic_command, restic_ok};
 use object_store::memory::InMemory;
 use stillpoint_repository::{Error, Id, Kdf, Password, Repository, Store};
 use stillpoint_test_support::{
@@ -109,8 +109,7 @@ async fn a_password_is_changed_or_not_whatever_fails_and_one_always_opens() {
 async fn restic_opens_our_keys_and_we_open_restics() {
     let Some(_restic) = require::program("restic") else { return };
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("repository");
-    let store = Store::from_url(path.to_str().unwrap()).unwrap();
+    let (path, store) = local(folder.path());
     let repository = init(&store).await;
     repository.add_key(&second(), Kdf::default()).await.unwrap();
     assert!(restic_opens(&path, PASSWORD) && restic_opens(&path, "second") && !restic_opens(&path, "third"));

@@ -11,29 +11,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{init, lines, meta, objects, open, restic, restic_command, restic_ok, root};
-use stillpoint_repository::{Control, Error, Id, LockState, PruneRequest, Repository, Stale, Store, Writer};
+use common::{backup, commit, init, local, open, restic, restic_command, restic_ok};
+use stillpoint_repository::{Control, Error, Id, LockState, PruneRequest, Stale, Store};
 use stillpoint_test_support::require;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Tells a test that it is to hold a lock on this repository until it is killed.
 const HOLD: &str = "STILLPOINT_TEST_HOLD_LOCK";
-
-fn store(folder: &tempfile::TempDir) -> (std::path::PathBuf, Store) {
-    let path = folder.path().join("repository");
-    let store = Store::from_url(path.to_str().unwrap()).unwrap();
-    (path, store)
-}
-
-async fn commit(writer: Writer, count: usize) -> Result<Id, Error> {
-    let content = lines(&writer, objects(count)).await;
-    let tree = root(&writer, content).await;
-    writer.commit(meta(tree)).await
-}
-
-async fn backup(repository: &Repository, count: usize) -> Id {
-    commit(repository.writer().await.unwrap(), count).await.unwrap()
-}
 
 /// Locks that are there; on their way they have other names.
 fn locks(repository: &Path) -> usize {
@@ -73,16 +57,16 @@ fn restic_backup(repository: &Path) -> (Running, ChildStdin) {
 async fn a_forget_of_ours_refuses_or_waits_while_restic_backs_up_and_a_backup_does_not() {
     let Some(_restic) = require::program("restic") else { return };
     let folder = tempfile::tempdir().unwrap();
-    let (path, store) = store(&folder);
+    let (path, store) = local(folder.path());
     let repository = init(&store).await;
-    let snapshot = backup(&repository, 10).await;
+    let snapshot = backup(&repository, 10).await.unwrap();
 
     let (mut restic, mut input) = restic_backup(&path);
     match repository.forget(&snapshot).await {
         Err(Error::Locked { pid, exclusive: false, .. }) => assert_eq!(pid, restic.0.id()),
         other => panic!("{other:?}"),
     }
-    backup(&repository, 20).await;
+    backup(&repository, 20).await.unwrap();
 
     let patient = repository.clone().with_patience(DEADLINE);
     let forget = tokio::spawn(async move { patient.forget(&snapshot).await });
@@ -98,9 +82,9 @@ async fn a_forget_of_ours_refuses_or_waits_while_restic_backs_up_and_a_backup_do
 async fn a_backup_of_ours_refuses_while_restic_prunes() {
     let Some(_restic) = require::program("restic") else { return };
     let folder = tempfile::tempdir().unwrap();
-    let (path, store) = store(&folder);
+    let (path, store) = local(folder.path());
     let repository = init(&store).await;
-    backup(&repository, 30_000).await;
+    backup(&repository, 30_000).await.unwrap();
     let mut command = restic_command(&path);
     // slow enough to be met at work
     command.args(["--limit-download", "8", "prune"]).stdout(Stdio::null()).stderr(Stdio::null());
@@ -117,9 +101,9 @@ async fn a_backup_of_ours_refuses_while_restic_prunes() {
 async fn restic_neither_prunes_nor_forgets_while_we_write() {
     let Some(_restic) = require::program("restic") else { return };
     let folder = tempfile::tempdir().unwrap();
-    let (path, store) = store(&folder);
+    let (path, store) = local(folder.path());
     let repository = init(&store).await;
-    let snapshot = backup(&repository, 10).await.to_string();
+    let snapshot = backup(&repository, 10).await.unwrap().to_string();
     let writer = repository.writer().await.unwrap();
     for command in [&["prune"][..], &["forget", &snapshot]] {
         let refused = restic(&path, command);
@@ -135,9 +119,9 @@ async fn restic_neither_prunes_nor_forgets_while_we_write() {
 async fn nobody_prunes_or_forgets_while_somebody_reads_and_everybody_backs_up() {
     let Some(_restic) = require::program("restic") else { return };
     let folder = tempfile::tempdir().unwrap();
-    let (path, store) = store(&folder);
+    let (path, store) = local(folder.path());
     let repository = init(&store).await;
-    let snapshot = backup(&repository, 10).await;
+    let snapshot = backup(&repository, 10).await.unwrap();
     let (lock, snapshots) = repository.read_lock_while(|| repository.snapshots()).await.unwrap();
     assert_eq!((snapshots.len(), locks(&path)), (1, 1));
     for command in [&["prune"][..], &["forget", &snapshot.to_string()]] {
@@ -149,7 +133,7 @@ async fn nobody_prunes_or_forgets_while_somebody_reads_and_everybody_backs_up() 
     for refused in [pruned, repository.forget(&snapshot).await] {
         assert!(matches!(refused, Err(Error::Locked { exclusive: false, .. })), "{refused:?}");
     }
-    backup(&repository, 20).await;
+    backup(&repository, 20).await.unwrap();
     restic_ok(&path, ["backup", "--quiet", "Cargo.toml"]);
 
     let patient = repository.clone().with_patience(DEADLINE);
@@ -163,9 +147,9 @@ async fn nobody_prunes_or_forgets_while_somebody_reads_and_everybody_backs_up() 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_begins_to_read_while_a_prune_runs_and_a_lock_that_cannot_be_read_is_no_hindrance() {
     let folder = tempfile::tempdir().unwrap();
-    let (path, store) = store(&folder);
+    let (path, store) = local(folder.path());
     let repository = init(&store).await;
-    backup(&repository, 10).await;
+    backup(&repository, 10).await.unwrap();
     let prune = repository.prune(&PruneRequest::default(), &Control::default()).await.unwrap();
     let refused = repository.read_lock_while(|| repository.snapshots()).await;
     assert!(matches!(refused.map(drop), Err(Error::Locked { exclusive: true, .. })));
@@ -182,7 +166,7 @@ async fn nobody_begins_to_read_while_a_prune_runs_and_a_lock_that_cannot_be_read
 async fn a_writer_survives_that_restic_asks_whether_it_lives() {
     let Some(_restic) = require::program("restic") else { return };
     let folder = tempfile::tempdir().unwrap();
-    let (path, store) = store(&folder);
+    let (path, store) = local(folder.path());
     let repository = init(&store).await;
     let writer = repository.writer().await.unwrap();
     // it sends SIGHUP to this process
@@ -195,7 +179,7 @@ async fn a_writer_survives_that_restic_asks_whether_it_lives() {
 async fn a_backup_whose_lock_restic_removed_commits_nothing() {
     let Some(_restic) = require::program("restic") else { return };
     let folder = tempfile::tempdir().unwrap();
-    let (path, store) = store(&folder);
+    let (path, store) = local(folder.path());
     let repository = init(&store).await;
     let writer = repository.writer().await.unwrap();
     restic_ok(&path, ["unlock", "--remove-all"]);
@@ -228,9 +212,9 @@ fn killed_writer(repository: &Path) -> u32 {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lock_of_a_killed_writer_is_stale_at_once_for_us() {
     let folder = tempfile::tempdir().unwrap();
-    let (path, store) = store(&folder);
+    let (path, store) = local(folder.path());
     let repository = init(&store).await;
-    let snapshot = backup(&repository, 10).await;
+    let snapshot = backup(&repository, 10).await.unwrap();
     killed_writer(&path);
     repository.forget(&snapshot).await.unwrap();
     assert_eq!(locks(&path), 0);
@@ -240,7 +224,7 @@ async fn the_lock_of_a_killed_writer_is_stale_at_once_for_us() {
 async fn the_lock_of_a_killed_writer_is_stale_at_once_for_restic() {
     let Some(_restic) = require::program("restic") else { return };
     let folder = tempfile::tempdir().unwrap();
-    let (path, store) = store(&folder);
+    let (path, store) = local(folder.path());
     init(&store).await;
     killed_writer(&path);
     restic_ok(&path, ["unlock"]);
@@ -251,7 +235,7 @@ async fn the_lock_of_a_killed_writer_is_stale_at_once_for_restic() {
 #[tokio::test(flavor = "multi_thread")]
 async fn unlock_removes_stale_locks_by_name_and_live_ones_only_if_told() {
     let folder = tempfile::tempdir().unwrap();
-    let (path, store) = store(&folder);
+    let (path, store) = local(folder.path());
     let repository = init(&store).await;
     let pid = killed_writer(&path);
     let writer = repository.writer().await.unwrap();

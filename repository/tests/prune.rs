@@ -6,7 +6,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{init, joined, lines, meta, objects, open, restic_ok, root};
+use common::{content, init, joined, lines, local, meta, objects, open, restic_ok, root};
 use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory, path::Path};
 use stillpoint_repository::{
@@ -43,14 +43,6 @@ async fn check(repository: &Repository) -> CheckReport {
     repository.check(&request, &Control::default()).await.unwrap()
 }
 
-/// Reads a backup of [`backup`] back.
-async fn content(repository: &Repository, id: &Id) -> Vec<u8> {
-    let snapshot = repository.snapshot(id).await.unwrap();
-    let reader = repository.reader().await.unwrap();
-    let node = reader.find(&snapshot.tree, "/resources/shop.jsonl").await.unwrap().unwrap();
-    reader.content(&node).unwrap().try_collect::<Vec<_>>().await.unwrap().concat()
-}
-
 fn expected(range: std::ops::Range<usize>) -> Vec<u8> {
     joined(&objects(range.end).split_off(range.start))
 }
@@ -74,7 +66,7 @@ async fn a_part_of_a_backup_that_was_never_committed_goes_with_all_that_it_kept(
     let left: Vec<_> = repository.snapshots().await.unwrap().into_iter().map(|snapshot| snapshot.id).collect();
     assert_eq!(left, [kept]);
     assert!(check(&repository).await.findings.is_empty());
-    assert!(content(&repository, &kept).await == expected(0..200));
+    assert!(content(&repository, &kept).await.unwrap() == expected(0..200));
     assert!(prune(&repository, &EAGER).await.unwrap().0.is_empty());
 }
 
@@ -95,7 +87,7 @@ async fn what_no_snapshot_needs_goes_and_what_one_needs_stays() {
     assert_eq!(left as u64, packs as u64 - report.removed.count + report.written.count);
     // headers of new packs are not counted before they are written
     assert!((before - after).abs_diff(plan.freed) < 1000, "{} freed, {} planned", before - after, plan.freed);
-    assert!(content(&repository, &kept).await == expected(500..1000));
+    assert!(content(&repository, &kept).await.unwrap() == expected(500..1000));
     assert!(check(&repository).await.findings.is_empty());
 
     let (again, _) = prune(&repository, &EAGER).await.unwrap();
@@ -186,13 +178,13 @@ async fn a_prune_that_fails_anywhere_loses_nothing_and_the_next_one_finishes() {
             struck += 1;
             unlock(&below).await;
             let repository = open(&memory(below.clone())).await;
-            assert!(content(&repository, &kept).await == expected(200..400), "{fault:?} at {at}: {result:?}");
+            assert!(content(&repository, &kept).await.unwrap() == expected(200..400), "{fault:?} at {at}: {result:?}");
             assert_eq!(check(&repository).await.errors(), 0, "{fault:?} at {at}");
             let (plan, _) = prune(&repository, &EAGER).await.unwrap();
             left_over += u64::from(plan.duplicates.count > 0);
             let report = check(&repository).await;
             assert!(report.findings.is_empty(), "{fault:?} at {at}: {report:#?}");
-            assert!(content(&repository, &kept).await == expected(200..400), "{fault:?} at {at}");
+            assert!(content(&repository, &kept).await.unwrap() == expected(200..400), "{fault:?} at {at}");
         }
     }
     assert!(struck > 80 && left_over > 0, "{struck} {left_over}");
@@ -251,16 +243,15 @@ async fn a_damaged_copy_of_a_blob_is_replaced_by_a_sound_one_before_that_goes() 
     let (plan, report) = prune(&repository, &EAGER).await.unwrap();
     assert!(plan.duplicates.count > 0 && plan.repack.count > 0, "{plan:?}");
     assert_eq!(report.rescued, 1);
-    assert!(content(&repository, &snapshots[0]).await == expected(0..300));
-    assert!(content(&repository, &snapshots[1]).await == expected(0..400));
+    assert!(content(&repository, &snapshots[0]).await.unwrap() == expected(0..300));
+    assert!(content(&repository, &snapshots[1]).await.unwrap() == expected(0..400));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn restic_is_content_with_what_our_prune_leaves_and_we_with_what_its_prune_leaves() {
     let Some(_restic) = require::program("restic") else { return };
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("repository");
-    let store = Store::from_url(path.to_str().unwrap()).unwrap();
+    let (path, store) = local(folder.path());
     let repository = init(&store).await;
     let source = folder.path().join("source");
     std::fs::write(&source, expected(0..3000)).unwrap();
@@ -286,7 +277,7 @@ async fn restic_is_content_with_what_our_prune_leaves_and_we_with_what_its_prune
     restic_ok(&path, ["prune", "--max-unused", "0"]);
     let report = check(&repository).await;
     assert!(report.findings.is_empty(), "{report:#?}");
-    assert!(content(&repository, &kept).await == expected(400..800));
+    assert!(content(&repository, &kept).await.unwrap() == expected(400..800));
     let (plan, _) = prune(&repository, &EAGER).await.unwrap();
     assert!(plan.is_empty(), "{plan:?}");
 }

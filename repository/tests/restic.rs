@@ -4,22 +4,16 @@
 
 mod common;
 
-use common::{init, joined, lines, meta, objects, open, restic, restic_ok, root};
+use common::{init, joined, lines, local, meta, objects, open, restic, restic_ok, root};
 use futures::TryStreamExt;
-use stillpoint_repository::{Node, NodeKind, Reader, Repository, Store};
+use stillpoint_repository::{Node, NodeKind, Reader, Repository};
 use stillpoint_test_support::require;
-
-fn store(folder: &tempfile::TempDir) -> (std::path::PathBuf, Store) {
-    let path = folder.path().join("repository");
-    let store = Store::from_url(path.to_str().unwrap()).unwrap();
-    (path, store)
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn restic_checks_lists_dumps_and_restores_what_we_write() {
     let Some(_restic) = require::program("restic") else { return };
     let folder = tempfile::tempdir().unwrap();
-    let (path, store) = store(&folder);
+    let (path, store) = local(folder.path());
     let repository = init(&store).await;
     let objects = objects(30_000);
     let writer = repository.writer().await.unwrap();
@@ -51,7 +45,7 @@ async fn content(reader: &Reader, node: &Node) -> Vec<u8> {
 async fn we_read_what_restic_writes_and_write_its_trees_alike() {
     let Some(_restic) = require::program("restic") else { return };
     let folder = tempfile::tempdir().unwrap();
-    let (path, store) = store(&folder);
+    let (path, store) = local(folder.path());
     let source = folder.path().join("source");
     std::fs::create_dir_all(source.join("sub <&> \"dir\"")).unwrap();
     let large: Vec<u8> = common::joined(&objects(6000));
@@ -91,7 +85,7 @@ async fn we_read_what_restic_writes_and_write_its_trees_alike() {
 async fn restic_backs_up_into_our_repository() {
     let Some(_restic) = require::program("restic") else { return };
     let folder = tempfile::tempdir().unwrap();
-    let (path, store) = store(&folder);
+    let (path, store) = local(folder.path());
     init(&store).await;
     std::fs::write(folder.path().join("file"), joined(&objects(3000))).unwrap();
     restic_ok(&path, ["backup", folder.path().join("file").to_str().unwrap()]);
@@ -102,7 +96,7 @@ async fn restic_backs_up_into_our_repository() {
 async fn restic_does_not_prune_while_we_write() {
     let Some(_restic) = require::program("restic") else { return };
     let folder = tempfile::tempdir().unwrap();
-    let (path, store) = store(&folder);
+    let (path, store) = local(folder.path());
     let repository = init(&store).await;
     let writer = repository.writer().await.unwrap();
     let refused = restic(&path, ["prune"]);
@@ -120,7 +114,7 @@ async fn restic_does_not_prune_while_we_write() {
 async fn restic_is_content_with_sidecars_and_several_commits() {
     let Some(_restic) = require::program("restic") else { return };
     let folder = tempfile::tempdir().unwrap();
-    let (path, store) = store(&folder);
+    let (path, store) = local(folder.path());
     let repository = init(&store).await;
     repository.put_sidecar("evidence/a", b"evidence").await.unwrap();
     for count in [100, 200, 200] {

@@ -15,12 +15,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{init, joined, meta, object, open, restic, restic_ok, time};
+use common::{init, joined, local, meta, object, open, restic, restic_ok, time};
 use futures::TryStreamExt;
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IteratorRandom};
-use stillpoint_repository::{
-    CheckRequest, Control, Error, Id, Node, PruneRequest, ReadData, Reader, Repository, Store, Tree,
-};
+use stillpoint_repository::{CheckRequest, Control, Error, Id, Node, PruneRequest, ReadData, Reader, Repository, Tree};
 use stillpoint_test_support::require;
 use tokio::sync::{Notify, RwLock};
 
@@ -333,8 +331,7 @@ async fn backups_outlive_all_that_we_and_restic_do_beside_them() {
     let seed = number("STILLPOINT_TEST_SOAK_SEED").unwrap_or_else(rand::random);
     eprintln!("{seconds} s; STILLPOINT_TEST_SOAK_SEED={seed} draws the same operations");
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("repository");
-    let store = Store::from_url(path.to_str().unwrap()).unwrap();
+    let (path, store) = local(folder.path());
     init(&store).await;
     let soak = Arc::new(Soak {
         repository: open(&store).await,

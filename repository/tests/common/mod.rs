@@ -8,12 +8,15 @@ pub(crate) mod forge;
 
 use std::{
     ffi::OsStr,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Output},
 };
 
+use futures::TryStreamExt;
 use jiff::Timestamp;
-use stillpoint_repository::{FileContent, Id, Kdf, Node, Password, Repository, SnapshotMeta, Store, Tree, Writer};
+use stillpoint_repository::{
+    Error, FileContent, Id, Kdf, Node, Password, Repository, SnapshotMeta, Store, Tree, Writer,
+};
 
 /// The password of all test repositories.
 pub(crate) const PASSWORD: &str = "correct horse";
@@ -28,6 +31,13 @@ pub(crate) async fn init(store: &Store) -> Repository {
 
 pub(crate) async fn open(store: &Store) -> Repository {
     Repository::open(store.clone(), &password()).await.unwrap()
+}
+
+/// The repository of a folder: where it is, and as a store.
+pub(crate) fn local(folder: &Path) -> (PathBuf, Store) {
+    let path = folder.join("repository");
+    let store = Store::from_url(path.to_str().unwrap()).unwrap();
+    (path, store)
 }
 
 pub(crate) fn time() -> Timestamp {
@@ -75,6 +85,29 @@ pub(crate) async fn root(writer: &Writer, content: FileContent) -> Id {
     let manifest = writer.bytes(b"{\"kind\":\"manifest\"}").await.unwrap();
     let nodes = vec![Node::dir("resources", inner, time()), Node::file("manifest.json", manifest, time())];
     writer.tree(Tree::new(nodes).unwrap()).await.unwrap()
+}
+
+/// Commits a backup of so many objects, which compress to about 600 bytes each.
+pub(crate) async fn backup(repository: &Repository, count: usize) -> Result<Id, Error> {
+    commit(repository.writer().await?, count).await
+}
+
+/// The same by a writer that was made before.
+pub(crate) async fn commit(writer: Writer, count: usize) -> Result<Id, Error> {
+    let mut file = writer.file_writer();
+    for (name, line) in objects(count) {
+        file.append(&name, &line).await?;
+    }
+    let tree = root(&writer, file.finish().await?).await;
+    writer.commit(meta(tree)).await
+}
+
+/// The objects of a snapshot whose tree [`root`] made, joined.
+pub(crate) async fn content(repository: &Repository, snapshot: &Id) -> Result<Vec<u8>, Error> {
+    let tree = repository.snapshot(snapshot).await?.tree;
+    let reader = repository.reader().await?;
+    let node = reader.find(&tree, "/resources/shop.jsonl").await?.unwrap();
+    Ok(reader.content(&node)?.try_collect::<Vec<_>>().await?.concat())
 }
 
 /// Runs restic on a local repository.
