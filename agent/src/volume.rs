@@ -17,6 +17,7 @@
 
 mod btrfs;
 mod choose;
+mod copying;
 mod facts;
 mod leftovers;
 mod passes;
@@ -44,7 +45,7 @@ use stillpoint_repository::{Id, Node, Repository, Writer};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use self::{btrfs::Btrfs, passes::Passes, reflink::Reflink, whole::Whole};
+use self::{btrfs::Btrfs, copying::Copying, passes::Passes, reflink::Reflink, whole::Whole};
 pub use self::{
     choose::{Choice, Facts, Refused, Wish, choose},
     facts::look,
@@ -308,12 +309,12 @@ async fn other(
     settings: &Settings,
     progress: watch::Sender<Progress>,
 ) -> Result<Box<dyn Capture>, Error> {
-    Ok(match taking.choice.method {
-        Method::Btrfs => Box::new(Btrfs::prepare(taking, target, settings, progress).await?),
-        Method::Reflink => Box::new(Reflink::prepare(taking, target, settings, progress).await?),
-        Method::Precopy | Method::ReadPaused | Method::Live => {
-            Box::new(Whole::prepare(taking, target, settings, progress).await?)
-        }
+    let method = taking.choice.method;
+    let copying = Copying::new(taking, target, settings, progress);
+    Ok(match method {
+        Method::Btrfs => Box::new(Btrfs::prepare(copying, settings).await?),
+        Method::Reflink => Box::new(Reflink::prepare(copying, settings).await?),
+        Method::Precopy | Method::ReadPaused | Method::Live => Box::new(Whole::prepare(copying).await?),
     })
 }
 

@@ -7,63 +7,55 @@ use std::{os::fd::OwnedFd, sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use stillpoint_api::Level;
-use stillpoint_filetree::backup::{Progress, tree};
 use stillpoint_hooks::host::PodStop;
-use stillpoint_repository::{Repository, Writer};
-use tokio::sync::watch;
 
 use super::{
-    Capture, Earlier, Error, Settings, Stored, Taking, Target, Window,
+    Capture, Error, Settings, Stored, Taking, Window,
+    copying::Copying,
     leftovers::{Kind, Leftover, remake, remove, try_out},
-    send,
     strangers::Strangers,
     took,
 };
 
 pub(super) struct Btrfs {
-    taking: Taking,
-    repository: Repository,
-    writer: Writer,
-    earlier: Option<Earlier>,
-    settings: Settings,
-    progress: watch::Sender<Progress>,
+    copying: Copying,
     strangers: Strangers,
     leftover: Arc<Leftover>,
     taken: Option<(OwnedFd, Window)>,
 }
 
 impl Btrfs {
-    pub(super) async fn prepare(
-        taking: Taking,
-        Target { repository, writer, earlier }: Target<'_>,
-        settings: &Settings,
-        progress: watch::Sender<Progress>,
-    ) -> Result<Self, Error> {
-        let leftover = try_out(&taking, settings, Kind::Snapshot).await?;
-        let is_paused = !taking.volume.cgroups.is_empty();
-        let strangers = if is_paused { Strangers::before(&taking).await? } else { Strangers::default() };
-        let (repository, writer, settings) = (repository.clone(), writer.clone(), settings.clone());
-        Ok(Self { taking, repository, writer, earlier, settings, progress, strangers, leftover, taken: None })
+    pub(super) async fn prepare(copying: Copying, settings: &Settings) -> Result<Self, Error> {
+        let leftover = try_out(&copying.taking, settings, Kind::Snapshot).await?;
+        let mut btrfs = Self { copying, strangers: Strangers::default(), leftover, taken: None };
+        if btrfs.is_paused() {
+            btrfs.strangers = Strangers::before(btrfs.taking()).await?;
+        }
+        Ok(btrfs)
+    }
+
+    fn taking(&self) -> &Taking {
+        &self.copying.taking
     }
 
     fn is_paused(&self) -> bool {
-        !self.taking.volume.cgroups.is_empty()
+        !self.taking().volume.cgroups.is_empty()
     }
 }
 
 #[async_trait]
 impl Capture for Btrfs {
     fn stop(&self) -> PodStop {
-        if self.is_paused() { self.taking.pause() } else { PodStop::default() }
+        if self.is_paused() { self.taking().pause() } else { PodStop::default() }
     }
 
     async fn snapshot(&mut self) -> Result<(), Error> {
         self.taken = None;
         let began = Instant::now();
-        let snapshot = remake(&self.taking, &self.leftover).await?;
+        let snapshot = remake(self.taking(), &self.leftover).await?;
         let window = took(began, 0, 0);
         if self.is_paused() {
-            self.strangers.after(&self.taking, None).await?;
+            self.strangers.after(&self.copying.taking, None).await?;
         }
         self.taken = Some((snapshot, window));
         Ok(())
@@ -71,16 +63,14 @@ impl Capture for Btrfs {
 
     async fn store(self: Box<Self>) -> Result<Stored, Error> {
         let is_paused = self.is_paused();
-        let Self { taking, repository, writer, earlier, settings, progress, strangers, leftover, taken } = *self;
+        let Self { copying, strangers, leftover, taken } = *self;
         let stored = async {
-            let (directory, window) = taken.ok_or_else(|| taking.stopped())?;
-            let request = tree::Request { directory, exclude: settings.exclude, earlier, cancel: settings.cancel };
-            let read = tree::read(&repository, &writer, request, progress).await;
-            let read = read.map_err(|error| taking.copy_error(error))?;
-            send(&writer, &taking).await?;
+            let (directory, window) = taken.ok_or_else(|| copying.taking.stopped())?;
+            let read = copying.read(directory).await?;
+            copying.send_packs().await?;
             let strangers = strangers.into_names();
             let level = if is_paused && strangers.is_empty() { Level::Filesystem } else { Level::Crash };
-            taking.stored(read, level, strangers, window)
+            copying.taking.stored(read, level, strangers, window)
         };
         let stored = stored.await;
         remove(leftover).await;

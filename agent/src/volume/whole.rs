@@ -7,63 +7,48 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use stillpoint_api::{Level, Method};
-use stillpoint_filetree::backup::{Progress, Read, tree};
+use stillpoint_filetree::backup::Read;
 use stillpoint_hooks::host::PodStop;
-use stillpoint_repository::{Repository, Writer};
-use tokio::sync::watch;
 
-use super::{Capture, Earlier, Error, Settings, Stored, Taking, Target, Window, send, strangers::Strangers, took};
+use super::{Capture, Error, Stored, Taking, Window, copying::Copying, strangers::Strangers, took};
 
 pub(super) struct Whole {
-    taking: Taking,
-    repository: Repository,
-    writer: Writer,
-    earlier: Option<Earlier>,
-    settings: Settings,
-    progress: watch::Sender<Progress>,
+    copying: Copying,
     strangers: Strangers,
     taken: Option<(Read, Window)>,
 }
 
 impl Whole {
-    pub(super) async fn prepare(
-        taking: Taking,
-        Target { repository, writer, earlier }: Target<'_>,
-        settings: &Settings,
-        progress: watch::Sender<Progress>,
-    ) -> Result<Self, Error> {
-        let (repository, writer, settings) = (repository.clone(), writer.clone(), settings.clone());
-        let strangers = Strangers::default();
-        let mut whole = Self { taking, repository, writer, earlier, settings, progress, strangers, taken: None };
+    pub(super) async fn prepare(mut copying: Copying) -> Result<Self, Error> {
+        if copying.taking.choice.method != Method::Live {
+            copying.read_all();
+        }
+        let mut whole = Self { copying, strangers: Strangers::default(), taken: None };
         if whole.watches() {
-            whole.strangers = Strangers::before(&whole.taking).await?;
+            whole.strangers = Strangers::before(whole.taking()).await?;
         }
         Ok(whole)
     }
 
+    fn taking(&self) -> &Taking {
+        &self.copying.taking
+    }
+
     /// Whether nobody should write to it while it is read.
     fn watches(&self) -> bool {
-        !self.is_live() || self.taking.volume.read_only
+        !self.is_live() || self.taking().volume.read_only
     }
 
     fn is_live(&self) -> bool {
-        self.taking.choice.method == Method::Live
+        self.taking().choice.method == Method::Live
     }
 
     async fn read(&mut self) -> Result<(), Error> {
         let began = Instant::now();
-        let since = if self.watches() { Some(Strangers::instant(&self.taking).await?) } else { None };
-        let earlier = if self.is_live() { self.earlier } else { None };
-        let request = tree::Request {
-            directory: self.taking.directory()?,
-            exclude: self.settings.exclude.clone(),
-            earlier,
-            cancel: self.settings.cancel.clone(),
-        };
-        let read = tree::read(&self.repository, &self.writer, request, self.progress.clone()).await;
-        let read = read.map_err(|error| self.taking.copy_error(error))?;
+        let since = if self.watches() { Some(Strangers::instant(self.taking()).await?) } else { None };
+        let read = self.copying.read(self.taking().directory()?).await?;
         if since.is_some() {
-            self.strangers.after(&self.taking, since).await?;
+            self.strangers.after(&self.copying.taking, since).await?;
         }
         let window = if self.is_live() { Window::default() } else { took(began, 0, read.counts.bytes_read) };
         self.taken = Some((read, window));
@@ -74,7 +59,7 @@ impl Whole {
 #[async_trait]
 impl Capture for Whole {
     fn stop(&self) -> PodStop {
-        if self.is_live() { PodStop::default() } else { self.taking.pause() }
+        if self.is_live() { PodStop::default() } else { self.taking().pause() }
     }
 
     async fn snapshot(&mut self) -> Result<(), Error> {
@@ -82,7 +67,7 @@ impl Capture for Whole {
         if self.is_live() {
             return Ok(());
         }
-        self.writer.hold_packs(&self.settings.spool);
+        self.copying.hold_packs();
         self.read().await
     }
 
@@ -90,12 +75,12 @@ impl Capture for Whole {
         if self.is_live() {
             self.read().await?;
         }
-        send(&self.writer, &self.taking).await?;
+        self.copying.send_packs().await?;
         let watched = self.watches();
-        let (read, window) = self.taken.ok_or_else(|| self.taking.stopped())?;
+        let (read, window) = self.taken.ok_or_else(|| self.copying.taking.stopped())?;
         let strangers = self.strangers.into_names();
         let level = if !watched || !strangers.is_empty() { Level::Fuzzy } else { Level::Filesystem };
-        self.taking.stored(read, level, strangers, window)
+        self.copying.taking.stored(read, level, strangers, window)
     }
 
     async fn abandon(self: Box<Self>) {}
