@@ -110,10 +110,11 @@ pub(super) fn remove_cgroups(root: &Path) {
 /// Where a hierarchy lets processes be moved only within the cgroup namespace of whoever asks (`nsdelegate`, as systemd
 /// mounts it), a container's processes cannot leave; those of the host's namespace can. Without the right to join it,
 /// it may still work without.
+///
+/// A host may protect its first process from everybody; its second is the kernel's, in the same namespace.
 pub(super) fn join_host_cgroup_namespace() {
-    if let Ok(host) = File::open("/proc/1/ns/cgroup") {
-        let _ = setns(host, CloneFlags::CLONE_NEWCGROUP);
-    }
+    let join = |host: &str| File::open(host).is_ok_and(|host| setns(host, CloneFlags::CLONE_NEWCGROUP).is_ok());
+    let _ = join("/proc/1/ns/cgroup") || join("/proc/2/ns/cgroup");
 }
 
 /// The roots of all hierarchies that this process is in, where they are mounted below `root`.

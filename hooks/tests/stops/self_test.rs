@@ -10,7 +10,10 @@ use std::{
 use stillpoint_hooks::guard::{self, Config, Guard, SelfTestError};
 use stillpoint_test_support::require;
 
-use crate::common::{Desk, config, wait_for};
+use crate::{
+    common::{Desk, config, wait_for},
+    deaths::Group,
+};
 
 const JOURNAL: &str = "SELF_TEST_JOURNAL";
 const TEST: &str = "self_test::a_self_test_somewhere_else";
@@ -147,9 +150,45 @@ fn without_the_right_to_freeze_nothing_may_be_stopped() {
 }
 
 /// As in a pod: the cgroup namespace is the container's, and the host's tree is mounted somewhere.
+fn in_a_cgroup_namespace(group: &Group) {
+    let enter = r#"echo $$ > "$0/cgroup.procs" && exec unshare --cgroup "$@""#;
+    let output = somewhere_else("sh", &["-c", enter, group.0.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 #[test]
 fn in_a_cgroup_namespace_of_its_own_a_guard_outlives_its_caller() {
-    let Some(_) = require::cgroup(require::Freezer::V2) else { return };
-    let output = somewhere_else("unshare", &["--cgroup"]);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let Some(group) = Group::v2("namespace") else { return };
+    in_a_cgroup_namespace(&group);
+}
+
+/// The option of the whole hierarchy that keeps processes inside the cgroup namespace they are in; taken back with this.
+struct Delegation<'a>(&'a Path);
+
+impl<'a> Delegation<'a> {
+    fn of(hierarchy: &'a Path) -> Self {
+        remount(hierarchy, "remount,nsdelegate");
+        Self(hierarchy)
+    }
+}
+
+impl Drop for Delegation<'_> {
+    fn drop(&mut self) {
+        remount(self.0, "remount");
+    }
+}
+
+fn remount(hierarchy: &Path, options: &str) {
+    let flags = ["-t", "cgroup2", "-o", options, "none"];
+    assert!(Command::new("mount").args(flags).arg(hierarchy).status().unwrap().success());
+}
+
+/// As in a pod of a host whose systemd mounted the hierarchy.
+#[test]
+fn where_cgroup_namespaces_delegate_a_guard_outlives_its_caller() {
+    let Some(hierarchy) = require::cgroup(require::Freezer::V2) else { return };
+    let before = fs::read_to_string("/proc/mounts").unwrap();
+    let delegated = before.lines().any(|mount| mount.contains(" cgroup2 ") && mount.contains("nsdelegate"));
+    let _delegation = (!delegated).then(|| Delegation::of(&hierarchy));
+    in_a_cgroup_namespace(&Group::below(&hierarchy, "delegated"));
 }
