@@ -25,6 +25,7 @@ mod content;
 mod directories;
 mod entries;
 mod error;
+mod gather;
 mod holes;
 mod job;
 mod make;
@@ -45,11 +46,7 @@ use stillpoint_repository::{BulkPlan, Reader};
 use tokio::{sync::watch, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
-use self::{
-    directories::Directories,
-    job::Job,
-    plan::{Gathered, Todo},
-};
+use self::{directories::Directories, gather::Gathered, job::Job, plan::Todo};
 pub use self::{
     error::Error,
     job::Progress,
@@ -89,7 +86,7 @@ pub struct Report {
 pub async fn plan(reader: &Reader, backup: &VolumeBackup, selection: &Selection, target: &Path) -> Result<Plan, Error> {
     let source = Source::new(backup.name.clone(), backup.snapshot, &selection.path);
     let start = target::examine(target, &source)?;
-    let Gathered { entries, root, counts, problems } = plan::gather(reader, selection).await?;
+    let Gathered { entries, root, counts, problems } = gather::gather(reader, selection).await?;
     let (reader, folder) = (reader.clone(), target.to_owned());
     let look = move || {
         let complete = resume::complete(&folder, start, &entries).map_err(|source| Error::Target {

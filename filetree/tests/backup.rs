@@ -13,7 +13,7 @@ use std::{
 
 use futures::TryStreamExt;
 use stillpoint_filetree::{
-    backup::{self, Error, ProblemKind, Report, Request},
+    backup::{self, Counts, Error, ProblemKind, Report, Request},
     volume::{self, HostFilter},
 };
 use stillpoint_repository::{Kdf, Node, Password, Repository, Store};
@@ -167,6 +167,9 @@ async fn holes_are_stored_for_nothing_and_not_read() {
     let report = lab.backup().await;
     assert_eq!(report.problems, []);
     assert!(report.stats.bytes_new < 16 * MIB, "{} bytes were stored", report.stats.bytes_new);
+    let Counts { bytes, bytes_read, .. } = report.counts;
+    assert_eq!(bytes, END + 10 * MIB);
+    assert!((MIB..2 * MIB).contains(&bytes_read), "{bytes_read} bytes were read");
 
     let node = lab.node("sparse").await.unwrap();
     assert_eq!(node.size, END + 10 * MIB);

@@ -70,7 +70,7 @@ pub struct Counts {
     pub others: u64,
     /// Bytes of all files, holes included.
     pub bytes: u64,
-    /// Bytes read.
+    /// Bytes read; holes are not.
     pub bytes_read: u64,
 }
 

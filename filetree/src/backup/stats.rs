@@ -1,6 +1,6 @@
 //! What all files of some directories looked like in one walk, as a compact table.
 //!
-//! Forty bytes a file and no names: it is held in memory while a volume is read, and asked while the volume's writers
+//! Forty-eight bytes a file and no names: it is held in memory while a volume is read, and asked while the volume's writers
 //! stand still.
 
 use std::{
@@ -51,10 +51,25 @@ impl Look {
     }
 }
 
+/// A file that was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Seen {
+    look: Look,
+    /// Bytes that are not in holes, about. Some filesystems change their mind about it, so it says nothing of a change.
+    data: u64,
+}
+
+impl Seen {
+    fn of(stat: &Statx) -> Option<Self> {
+        let data = stat.stx_blocks.saturating_mul(512).min(stat.stx_size);
+        Some(Self { look: Look::of(stat)?, data })
+    }
+}
+
 /// What all files looked like.
 #[derive(Debug)]
 pub(super) struct Stats {
-    looks: Vec<Look>,
+    files: Vec<Seen>,
     trusted_before: i64,
     /// How long the walk took.
     pub(super) took: Duration,
@@ -72,7 +87,7 @@ impl Stats {
     /// nothing if it was stopped.
     pub(super) fn take(selection: &Selection, stopped: &AtomicBool) -> Result<Option<Self>, Errno> {
         let (began, started) = (Timestamp::now(), Instant::now());
-        let mut looks = Vec::new();
+        let mut files = Vec::new();
         let Some(root) = &selection.root else { return Ok(None) };
         let mut folders = vec![(root.clone(), OsString::from("."))];
         while let Some((parent, name)) = folders.pop() {
@@ -80,16 +95,16 @@ impl Stats {
                 return Ok(None);
             }
             match open(&parent, &name) {
-                Ok(folder) => look_into(&Arc::new(folder), &mut looks, &mut folders),
+                Ok(folder) => look_into(&Arc::new(folder), &mut files, &mut folders),
                 // gone, or not ours to read: the reading walk says so by name
                 Err(_) if name != "." => {}
                 Err(error) => return Err(error),
             }
         }
-        looks.sort_unstable();
-        looks.dedup();
-        looks.shrink_to_fit();
-        Ok(Some(Self { looks, trusted_before: nanoseconds(began - GRAIN), took: started.elapsed() }))
+        files.sort_unstable();
+        files.dedup_by_key(|file| file.look);
+        files.shrink_to_fit();
+        Ok(Some(Self { files, trusted_before: nanoseconds(began - GRAIN), took: started.elapsed() }))
     }
 
     /// Whether a file looks as it did, and its last change was well before the walk.
@@ -98,18 +113,19 @@ impl Stats {
     }
 
     fn trusts(&self, look: &Look) -> bool {
-        look.mtime < self.trusted_before && look.ctime < self.trusted_before && self.looks.binary_search(look).is_ok()
+        let is_old = look.mtime < self.trusted_before && look.ctime < self.trusted_before;
+        is_old && self.files.binary_search_by_key(look, |file| file.look).is_ok()
     }
 
     /// What is to be read again, for all that `self` knows, after a walk before it.
     pub(super) fn changed_since(&self, before: &Self) -> Changed {
-        let changed = self.looks.iter().filter(|look| !before.trusts(look));
-        changed.fold(Changed::default(), |sum, look| Changed { files: sum.files + 1, bytes: sum.bytes + look.size })
+        let changed = self.files.iter().filter(|file| !before.trusts(&file.look));
+        changed.fold(Changed::default(), |sum, file| Changed { files: sum.files + 1, bytes: sum.bytes + file.data })
     }
 
-    /// Bytes of all files.
+    /// Bytes of all files, without those in holes.
     pub(super) fn bytes(&self) -> u64 {
-        self.looks.iter().map(|look| look.size).sum()
+        self.files.iter().map(|file| file.data).sum()
     }
 }
 
@@ -123,7 +139,7 @@ fn open(folder: impl AsFd, name: &OsStr) -> Result<OwnedFd, Errno> {
     fs::openat(folder, name, flags, Mode::empty())
 }
 
-fn look_into(folder: &Arc<OwnedFd>, looks: &mut Vec<Look>, folders: &mut Vec<(Arc<OwnedFd>, OsString)>) {
+fn look_into(folder: &Arc<OwnedFd>, files: &mut Vec<Seen>, folders: &mut Vec<(Arc<OwnedFd>, OsString)>) {
     let Ok(entries) = Dir::read_from(folder) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
@@ -134,7 +150,7 @@ fn look_into(folder: &Arc<OwnedFd>, looks: &mut Vec<Look>, folders: &mut Vec<(Ar
         let name = OsStr::from_bytes(name.to_bytes());
         let Ok(stat) = node::stat(folder, name) else { continue };
         match node::kind(&stat) {
-            NodeKind::File => looks.extend(Look::of(&stat)),
+            NodeKind::File => files.extend(Seen::of(&stat)),
             NodeKind::Dir if !walk::is_mount(&stat) => folders.push((folder.clone(), name.to_owned())),
             _ => {}
         }
@@ -165,7 +181,7 @@ mod tests {
             std::fs::write(folder.path().join(name), "12345").unwrap();
         }
         let before = take(folder.path());
-        assert_eq!(before.looks.len(), 3);
+        assert_eq!(before.files.len(), 3);
         assert_eq!(
             take(folder.path()).changed_since(&before),
             Changed { files: 3, bytes: 15 },

@@ -85,7 +85,7 @@ fn parent(writer: &Writer, Earlier { tree, stopped }: Earlier) -> Parent {
     Parent::new(trees, tree, stopped, Trust::Before(stopped))
 }
 
-/// Bytes of all files of a directory, in one look at all of them without reading any. Blocks.
+/// Bytes of all files of a directory without those in holes, in one look at all of them without reading any. Blocks.
 ///
 /// # Errors
 /// [`Error::Path`] if the directory cannot be read.
