@@ -15,7 +15,7 @@ mod quiesce;
 mod record;
 mod seen;
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use stillpoint_hooks::hook::journal::Journal;
@@ -25,48 +25,7 @@ pub(crate) use self::{
     quiesce::{Instant, Quiesce, Stored, Subject, Void},
     record::{Recorded, method},
 };
-use crate::node::wire;
-
-/// How the agents reach the repository. Its text is never printed.
-#[derive(Clone, Default)]
-pub struct Access {
-    /// The repository's address.
-    pub url: String,
-    /// Why only this host can reach it, in words; none where every node can.
-    pub bound_to_this_host: Option<&'static str>,
-    /// Its password.
-    pub password: String,
-    /// The variables that the store's credentials are in.
-    pub variables: BTreeMap<String, String>,
-    /// The server to ask instead of the provider's own.
-    pub endpoint: Option<String>,
-    /// The bucket's region.
-    pub region: Option<String>,
-    /// KiB a second to send at most.
-    pub limit_upload: Option<std::num::NonZeroU32>,
-    /// KiB a second to receive at most.
-    pub limit_download: Option<std::num::NonZeroU32>,
-}
-
-impl Access {
-    fn to_wire(&self) -> wire::Repository {
-        wire::Repository {
-            url: self.url.clone(),
-            password: self.password.clone(),
-            variables: self.variables.clone().into_iter().collect(),
-            endpoint: self.endpoint.clone().unwrap_or_default(),
-            region: self.region.clone().unwrap_or_default(),
-            limit_upload: self.limit_upload.map_or(0, Into::into),
-            limit_download: self.limit_download.map_or(0, Into::into),
-        }
-    }
-}
-
-impl fmt::Debug for Access {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Access").field("url", &self.url).finish_non_exhaustive()
-    }
-}
+use crate::Access;
 
 /// How hooks are to run.
 #[derive(Clone)]

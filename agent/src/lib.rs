@@ -11,6 +11,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod access;
 mod attempt;
 mod backup;
 mod cut;
@@ -23,7 +24,8 @@ mod taken;
 mod unit;
 pub mod volume;
 
+pub use access::Access;
 pub use backup::{BackupRequest, Progress, Report, create};
-pub use cut::{Access, AgentError, Agents, HooksRequest, OnStep, Step, VolumesRequest, Way};
+pub use cut::{AgentError, Agents, HooksRequest, OnStep, Step, VolumesRequest, Way};
 pub use error::Error;
 pub use node::{Node, NodeConfig, ServeError, Server, Tls};

@@ -11,7 +11,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use futures::future::join_all;
 use jiff::Timestamp;
 use stillpoint_filetree::backup::Progress;
-use stillpoint_repository::{Compression, PART_TAG, Password, Repository, SnapshotMeta, Store, StoreOptions, Writer};
+use stillpoint_repository::{Compression, PART_TAG, Repository, SnapshotMeta, Writer};
 use tokio::{
     sync::{mpsc, watch},
     time,
@@ -25,7 +25,10 @@ use super::{
     locate::{self, Located},
     wire::{self, CutAnswer, cut_answer::Step as Answer, cut_request::Step},
 };
-use crate::volume::{Capture, Stored};
+use crate::{
+    Access,
+    volume::{Capture, Stored},
+};
 
 /// Between two reports of progress.
 const TELL: Duration = Duration::from_secs(1);
@@ -189,17 +192,7 @@ impl Session {
 
 /// Opens the repository and takes its lock.
 async fn open(begin: &wire::Begin) -> Result<(Repository, Writer), Ended> {
-    let wire = begin.repository.clone().unwrap_or_default();
-    let text = |text: String| Some(text).filter(|text| !text.is_empty());
-    let options = StoreOptions {
-        endpoint: text(wire.endpoint),
-        region: text(wire.region),
-        limit_upload: wire.limit_upload.try_into().ok(),
-        limit_download: wire.limit_download.try_into().ok(),
-        ..StoreOptions::default()
-    };
-    let store = Store::connect_with(&wire.url, &options, wire.variables)?;
-    let repository = Repository::open(store, &Password::new(wire.password)).await?;
+    let repository = Access::from_wire(begin.repository.clone().unwrap_or_default()).open().await?;
     let compression = u8::try_from(begin.compression).ok().filter(|level| (1..=19).contains(level));
     let writer = repository.writer_with(compression.map_or(Compression::Off, Compression::Level)).await?;
     Ok((repository, writer))
