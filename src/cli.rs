@@ -7,8 +7,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
     commands::{
-        agent, backup, bench, completion, demo, freeze, hooks, install, key, pause, repo, restore, scratch, thaw,
-        uninstall, verify, volume,
+        agent, backup, bench, completion, demo, freeze, helper, hooks, install, key, pause, repo, restore, scratch,
+        thaw, uninstall, verify, volume,
     },
     exit::Exit,
 };
@@ -72,6 +72,9 @@ pub(crate) enum Command {
     /// Measures Stillpoint against a peer on this machine.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    /// What runs in the pods that fill claims.
+    #[command(subcommand, hide = true)]
+    Helper(helper::HelperCommand),
     /// Prints the completion script of a shell.
     Completion(completion::CompletionArgs),
 }
@@ -97,6 +100,7 @@ impl Command {
             Self::Uninstall(args) => uninstall::run(args).await,
             Self::Key(command) => key::run(&command),
             Self::Bench(command) => bench::run(command).await,
+            Self::Helper(command) => helper::run(command).await,
             Self::Completion(args) => completion::run(args, &mut Cli::command()),
         }
     }

@@ -8,6 +8,7 @@ pub(crate) mod bench;
 pub(crate) mod completion;
 pub(crate) mod demo;
 pub(crate) mod freeze;
+pub(crate) mod helper;
 pub(crate) mod hooks;
 pub(crate) mod install;
 pub(crate) mod key;

@@ -55,6 +55,12 @@ impl fmt::Display for Change {
     }
 }
 
+/// How agents run.
+pub(crate) struct Agents {
+    pub(crate) image: String,
+    pub(crate) host_network: bool,
+}
+
 /// The installation of a cluster.
 pub(crate) struct Installation {
     client: Client,
@@ -78,6 +84,17 @@ impl Installation {
             }
         }
         Ok(())
+    }
+
+    /// How agents run, where they are installed.
+    pub(crate) async fn agents(&self) -> anyhow::Result<Option<Agents>> {
+        let [agents, ..] = KINDS;
+        let found = self.labelled(&agents).await?.into_iter().next();
+        Ok(found.and_then(|found| {
+            let spec = &found.data["spec"]["template"]["spec"];
+            let image = spec["containers"][0]["image"].as_str()?.to_owned();
+            Some(Agents { image, host_network: spec["hostNetwork"] == true })
+        }))
     }
 
     /// Whether the namespace is ours to make: one that was there before is left as it is, and stays when we go.

@@ -11,7 +11,7 @@ use std::{
 
 use serde::Serialize;
 use serde_json::Value;
-use stillpoint_api::ResourceType;
+use stillpoint_api::{ObjectRef, ResourceType};
 
 use crate::value::{remove, set_text, text};
 
@@ -48,6 +48,11 @@ pub struct Mapping {
     /// Names of persistent volumes that are provisioned anew for their claims instead of being restored
     /// ([`is_provisioned_on_demand`] tells which can be): they are left out, and their claims bound to none.
     pub reprovisioned: BTreeSet<String>,
+    /// Claims, by captured namespace and name, whose data the restore puts back: they are bound to no volume and made from
+    /// no source, and a volume that was provisioned for one is left out.
+    pub refilled: BTreeSet<(String, String)>,
+    /// The storage classes that claims get, by the captured ones; others keep theirs.
+    pub storage_classes: BTreeMap<String, String>,
     /// Labels to add to every object, where they are wanted.
     pub labels: Option<RestoreLabels>,
     /// Whether node ports are kept that nobody asked for by number.
@@ -58,6 +63,13 @@ impl Mapping {
     /// The namespace that takes the place of a captured one.
     pub fn namespace<'a>(&'a self, captured: &'a str) -> &'a str {
         self.namespaces.get(captured).map_or(captured, String::as_str)
+    }
+
+    /// Whether a captured object is a claim whose data the restore puts back.
+    pub fn is_refilled(&self, captured: &ObjectRef) -> bool {
+        let ObjectRef { resource, namespace, name } = captured;
+        let is_claim = resource.group.is_empty() && resource.resource == "persistentvolumeclaims";
+        is_claim && self.refilled.contains(&(namespace.clone().unwrap_or_default(), name.clone()))
     }
 }
 

@@ -30,8 +30,9 @@ use tokio::sync::watch;
 use crate::{
     Error,
     feed::feed,
+    fill::{self, Filled, Filling, NotFilled, Unfilled},
     owners,
-    plan::{Plan, Refused, Stage, Step, Warning},
+    plan::{Plan, PlannedVolume, Refused, Stage, Step, Warning},
 };
 
 /// Objects that are written at once.
@@ -47,6 +48,10 @@ pub struct Progress {
     pub done: u64,
     /// Objects in the plan.
     pub total: u64,
+    /// Bytes of volumes that were written.
+    pub bytes: u64,
+    /// Bytes of the volumes that are being filled.
+    pub total_bytes: u64,
 }
 
 /// What came of a restore.
@@ -59,6 +64,10 @@ pub struct Applied {
     pub kept: Vec<Kept>,
     /// Objects that were not taken, those of the plan included.
     pub refused: Vec<Refused>,
+    /// Claims that got their data.
+    pub filled: Vec<Filled>,
+    /// Claims whose data the backup holds, and that did not get it.
+    pub not_filled: Vec<NotFilled>,
     /// What was changed on the way, that of the plan included.
     pub warnings: Vec<Warning>,
     /// How long applying took.
@@ -105,24 +114,22 @@ pub async fn apply(
     client: &kube::Client,
     backup: &Backup,
     plan: &Plan,
+    filling: Option<&Filling>,
     progress: watch::Sender<Progress>,
 ) -> Result<Applied, Error> {
     let started = Instant::now();
-    progress.send_replace(Progress { done: 0, total: plan.objects() as u64 });
-    let run = Run { client, plan, retry: Retry::default(), uids: Mutex::default() };
+    progress.send_replace(Progress { total: plan.objects() as u64, ..Progress::default() });
+    let run = Run { client, plan, filling, retry: Retry::default(), uids: Mutex::default(), claims: Mutex::default() };
     let mut applied = Applied { refused: plan.refused.clone(), warnings: plan.warnings.clone(), ..Applied::default() };
-    for stage in &plan.stages {
-        let mut outcomes = std::pin::pin!(
-            feed(backup, plan, &stage.steps)
-                .map_ok(|(step, object)| run.create(step, object))
-                .try_buffer_unordered(CONCURRENCY)
-        );
-        while let Some((step, outcome)) = outcomes.try_next().await? {
-            applied.add(step, outcome);
-            progress.send_modify(|progress| progress.done += 1);
-        }
-        run.wait_until_served(stage, &applied.refused).await?;
+    let runs = plan.stages.iter().position(|stage| stage.level >= Level::Workloads).unwrap_or(plan.stages.len());
+    let (before, after) = plan.stages.split_at(runs);
+    run.stages(backup, before, &mut applied, &progress).await?;
+    let claims = run.take_claims();
+    if let Some(filling) = filling {
+        Box::pin(filling.fill(&claims, plan, &mut applied, &progress)).await?;
     }
+    run.stages(backup, after, &mut applied, &progress).await?;
+    run.give_owners(claims, &mut applied).await?;
     applied.seconds = started.elapsed().as_secs_f64();
     Ok(applied)
 }
@@ -132,7 +139,8 @@ pub async fn apply(
 /// # Errors
 /// The backup or the target fails.
 pub async fn dry_run(client: &kube::Client, backup: &Backup, plan: &Plan) -> Result<Vec<Foreseen>, Error> {
-    let run = Run { client, plan, retry: Retry::default(), uids: Mutex::default() };
+    let run =
+        Run { client, plan, filling: None, retry: Retry::default(), uids: Mutex::default(), claims: Mutex::default() };
     let namespaces = list::namespace_names(client, &run.retry).await?;
     let mut foreseen = Vec::new();
     for stage in &plan.stages {
@@ -152,28 +160,94 @@ enum Outcome {
 struct Run<'a> {
     client: &'a kube::Client,
     plan: &'a Plan,
+    filling: Option<&'a Filling>,
     retry: Retry,
     /// The uids in the target of objects that others name as owners, by their captured uids.
     uids: Mutex<HashMap<String, String>>,
+    /// Claims of the plan's volumes that are there by now.
+    claims: Mutex<Vec<Unfilled>>,
 }
 
 impl<'a> Run<'a> {
+    async fn stages(
+        &self,
+        backup: &Backup,
+        stages: &'a [Stage],
+        applied: &mut Applied,
+        progress: &watch::Sender<Progress>,
+    ) -> Result<(), Error> {
+        for stage in stages {
+            let mut outcomes = std::pin::pin!(
+                feed(backup, self.plan, &stage.steps)
+                    .map_ok(|(step, object)| self.create(step, object))
+                    .try_buffer_unordered(CONCURRENCY)
+            );
+            while let Some((step, outcome)) = self.unless_cancelled(outcomes.try_next()).await?? {
+                applied.add(step, outcome);
+                progress.send_modify(|progress| progress.done += 1);
+            }
+            self.unless_cancelled(self.wait_until_served(stage, &applied.refused)).await??;
+        }
+        Ok(())
+    }
+
+    async fn unless_cancelled<T>(&self, work: impl Future<Output = T>) -> Result<T, Error> {
+        match self.filling {
+            Some(filling) => filling.cancel.run_until_cancelled(work).await.ok_or(Error::Cancelled),
+            None => Ok(work.await),
+        }
+    }
+
+    fn take_claims(&self) -> Vec<Unfilled> {
+        std::mem::take(&mut *self.claims.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    fn note_claim(&self, claim: Unfilled) {
+        self.claims.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(claim);
+    }
+
+    /// A claim is filled before its owners may run, so it gets them last.
+    async fn give_owners(&self, claims: Vec<Unfilled>, applied: &mut Applied) -> Result<(), Error> {
+        for mut claim in claims.into_iter().filter(|claim| claim.is_ours(self.plan.root)) {
+            let is_planned = |uid: &str| self.plan.planned_owners.contains(uid);
+            let dropped_owners = self.with_uids(|uids| owners::relink(&mut claim.owners, uids, is_planned));
+            claim.give_owners(self.client).await?;
+            applied.warn_of_dropped(&claim.claim, dropped_owners);
+        }
+        Ok(())
+    }
+
+    /// What the plan says of the claim's data, where it is to be put back.
+    fn planned_volume(&self, step: &Step) -> Option<&'a PlannedVolume> {
+        self.filling?;
+        self.plan.volumes.iter().find(|planned| planned.claim == *step.target())
+    }
+
     async fn create(&self, step: &'a Step, object: CapturedObject) -> Result<(&'a Step, Outcome), Error> {
         let (resource, mut value) = self.prepare(step, &object)?;
+        let volume = self.planned_volume(step);
+        let waiting = volume.map(|volume| Unfilled::new(volume, &mut value, self.plan.root));
         let dropped_owners =
             self.with_uids(|uids| owners::relink(&mut value, uids, |uid| self.plan.planned_owners.contains(uid)));
-        match write::create(self.client, resource, &value, DryRun::No, &self.retry).await {
-            Ok(Created::New(created)) => {
-                self.remember(&object, &created);
-                Ok((step, Outcome::Created { dropped_owners }))
-            }
+        let (created, outcome) = match write::create(self.client, resource, &value, DryRun::No, &self.retry).await {
+            Ok(Created::New(created)) => (created, Outcome::Created { dropped_owners }),
             Ok(Created::Exists(existing)) => {
-                self.remember(&object, &existing);
-                Ok((step, Outcome::Kept { differs: differences(resource, value, existing) }))
+                let differs = differences(resource, fill::unmarked(value), fill::unmarked(existing.clone()));
+                (existing, Outcome::Kept { differs })
             }
-            Err(error) if is_refusal(&error) => Ok((step, Outcome::Refused { reason: self.reason(resource, &error) })),
-            Err(error) => Err(error.into()),
+            Err(error) if is_refusal(&error) => {
+                return Ok((step, Outcome::Refused { reason: self.reason(resource, &error) }));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        self.remember(&object, &created);
+        if let Some(mut claim) = waiting {
+            if matches!(outcome, Outcome::Kept { .. }) {
+                claim.existed(&created);
+            }
+            self.note_claim(claim);
         }
+        Ok((step, outcome))
     }
 
     async fn ask(&self, step: &Step, object: CapturedObject, namespaces: &[String]) -> Result<Foreseen, Error> {
@@ -262,14 +336,18 @@ impl Applied {
         match outcome {
             Outcome::Created { dropped_owners } => {
                 self.created += 1;
-                self.warnings.extend(dropped_owners.into_iter().map(|owner| Warning {
-                    object: object.clone(),
-                    message: format!("its owner {owner} was not created: the owner reference is dropped"),
-                }));
+                self.warn_of_dropped(&object, dropped_owners);
             }
             Outcome::Kept { differs } => self.kept.push(Kept { object, differs }),
             Outcome::Refused { reason } => self.refused.push(Refused { object, reason }),
         }
+    }
+
+    fn warn_of_dropped(&mut self, object: &ObjectRef, owners: Vec<String>) {
+        self.warnings.extend(owners.into_iter().map(|owner| Warning {
+            object: object.clone(),
+            message: format!("its owner {owner} was not created: the owner reference is dropped"),
+        }));
     }
 }
 

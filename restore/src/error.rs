@@ -32,6 +32,28 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
+    /// A claim did not get its data; nothing that runs was created.
+    #[error(
+        "{claim} was not filled: {reason}; nothing that runs was created; run the restore again: it goes on where it \
+         stopped (--no-volumes restores without data)"
+    )]
+    NotFilled {
+        /// The claim.
+        claim: ObjectRef,
+        /// Why, in the cluster's words where it said something.
+        reason: Box<str>,
+    },
+    /// A claim that has its data cannot be changed.
+    #[error("{claim} has its data, but cannot be changed: {source}; grant patch on claims, then run the restore again")]
+    ClaimNotChanged {
+        /// The claim.
+        claim: ObjectRef,
+        /// Why.
+        source: Box<kube::Error>,
+    },
+    /// It was asked to end.
+    #[error("the restore was interrupted: run it again, what exists is kept and volumes go on where they stopped")]
+    Cancelled,
     /// Definitions that were created are not served in time.
     #[error(
         "the target does not serve {resource} after {seconds} s, although its definition was created: \

@@ -6,7 +6,8 @@
 //!
 //! ```text
 //! backup ─ read, check, sanitise ─ rank by kind and owners ─ Plan ─┬─ dry run: the server is asked
-//! target ─ discovery ──────────────────────────────────────────────┘ └─ apply: stage by stage, parallel within
+//! target ─ discovery ──────────────────────────────────────────────┘ └─ apply: stage by stage, parallel within;
+//!                                                                       claims get their data before what runs
 //! ```
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -14,6 +15,7 @@
 mod apply;
 mod error;
 mod feed;
+pub mod fill;
 mod owners;
 mod plan;
 mod rank;
@@ -22,4 +24,4 @@ pub mod volumes;
 
 pub use apply::{Applied, Foreseen, Foresight, Kept, Progress, apply, dry_run};
 pub use error::Error;
-pub use plan::{LeftOut, Plan, Refused, RestoreRequest, Stage, Step, Warning, plan};
+pub use plan::{LeftOut, Plan, PlannedVolume, Refused, RestoreRequest, Stage, Step, Warning, plan};

@@ -3,11 +3,11 @@
 //! Made in one pass over the backup. It names objects by their place in the backup instead of holding them, so that
 //! its size grows with their number and not with their bytes.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::Serialize;
 use serde_json::Value;
-use stillpoint_api::{Digest, GroupResource, ObjectRef, SignerState};
+use stillpoint_api::{Digest, GroupResource, ObjectRef, SignerState, VolumeRecord, VolumeSnapshot};
 use stillpoint_catalog::{Backup, CapturedObject, ObjectFile};
 use stillpoint_objects::{
     discovery::Discovery,
@@ -28,6 +28,8 @@ pub struct RestoreRequest {
     pub mapping: Mapping,
     /// Whether a backup that is unsigned or signed by a key that is not pinned is restored all the same.
     pub accept_untrusted: bool,
+    /// Whether claims whose data the backup holds get it: they are then bound to new volumes.
+    pub fill: bool,
 }
 
 /// What a restore will do.
@@ -42,6 +44,8 @@ pub struct Plan {
     pub signer: SignerState,
     /// What is created, stage after stage.
     pub stages: Vec<Stage>,
+    /// Claims that get their data, before anything is created that runs.
+    pub volumes: Vec<PlannedVolume>,
     /// Objects that are never restored, with the reason.
     pub left_out: Vec<LeftOut>,
     /// Objects that the target cannot take, with the reason.
@@ -99,6 +103,19 @@ impl Step {
     }
 }
 
+/// A claim that gets the data that the backup holds of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PlannedVolume {
+    /// The claim as captured, as `namespace/name`.
+    pub volume: String,
+    /// The claim in the target.
+    pub claim: ObjectRef,
+    /// Files.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
 /// An object that is never restored.
 #[derive(Debug, Clone, Serialize)]
 pub struct LeftOut {
@@ -132,17 +149,21 @@ pub struct Warning {
 /// The backup is damaged or not trusted, or the target could not be asked what it serves.
 pub async fn plan(backup: &Backup, discovery: &Discovery, request: &RestoreRequest) -> Result<Plan, Error> {
     check_signer(backup, request)?;
+    let mut mapping = request.mapping.clone();
+    if request.fill {
+        mapping.refilled = held(backup).map(|(record, _)| (record.namespace.clone(), record.claim.clone())).collect();
+    }
     let mut draft = Drafting { target: Target::new(discovery), ..Drafting::default() };
     let files = backup.files().await?;
     for (index, file) in files.iter().enumerate() {
         let mut objects = backup.objects(file)?;
         let mut line = 0;
         while let Some(object) = objects.next().await? {
-            draft.take(&request.mapping, index, file, line, &object)?;
+            draft.take(&mapping, index, file, line, &object)?;
             line += 1;
         }
     }
-    Ok(draft.finish(backup, files, request))
+    Ok(draft.finish(backup, files, mapping))
 }
 
 fn check_signer(backup: &Backup, request: &RestoreRequest) -> Result<(), Error> {
@@ -153,6 +174,11 @@ fn check_signer(backup: &Backup, request: &RestoreRequest) -> Result<(), Error> 
         }
         signer => Err(Error::NotTrusted { name: backup.manifest.backup.name.clone(), signer: signer.clone() }),
     }
+}
+
+/// What the backup holds of volumes.
+fn held(backup: &Backup) -> impl Iterator<Item = (&VolumeRecord, &VolumeSnapshot)> {
+    backup.manifest.volumes.iter().filter_map(|record| Some((record, record.data.held()?)))
 }
 
 /// What is known of the objects until all have been read.
@@ -185,7 +211,9 @@ impl Drafting {
                     self.target.define(&object.uid, &value);
                 }
                 let becomes = Some(reference(&file.resource.name, &value)).filter(|becomes| *becomes != captured);
-                let uids = owners.iter().map(|owner| owner.uid.clone()).collect();
+                // a claim is filled before its owners may run
+                let waits = !mapping.is_refilled(&captured);
+                let uids = owners.iter().filter(|_| waits).map(|owner| owner.uid.clone()).collect();
                 let ranked = Ranked { uid: object.uid.clone(), level, after: uids };
                 self.steps.push((Step { object: captured, becomes, file: index, line }, ranked));
                 self.owners.push(owners);
@@ -194,7 +222,7 @@ impl Drafting {
         Ok(())
     }
 
-    fn finish(self, backup: &Backup, files: Vec<ObjectFile>, request: &RestoreRequest) -> Plan {
+    fn finish(self, backup: &Backup, files: Vec<ObjectFile>, mapping: Mapping) -> Plan {
         let Self { target, steps, owners, left_out } = self;
         let (mut steps, mut ranked): (Vec<_>, Vec<_>) = steps.into_iter().unzip();
         // a definition may itself have to wait, for the custom object that owns it
@@ -214,6 +242,7 @@ impl Drafting {
         let warnings = warnings.collect();
         let named = owners.into_iter().flatten().map(|owner| owner.uid);
         let planned_owners = named.filter(|uid| planned.contains(uid.as_str())).collect();
+        let volumes = planned_volumes(backup, &mapping, &steps);
         let mut stages: BTreeMap<Rank, Vec<Step>> = BTreeMap::new();
         let mut refused = Vec::new();
         for (step, rank) in steps.drain(..).zip(ranks) {
@@ -229,15 +258,30 @@ impl Drafting {
             root: backup.root,
             signer: backup.signer.clone(),
             stages: stages.into_iter().map(stage).collect(),
+            volumes,
             left_out,
             refused,
             warnings,
-            mapping: request.mapping.clone(),
+            mapping,
             files,
             target,
             planned_owners,
         }
     }
+}
+
+/// The volumes whose claims are restored, where they are to be filled.
+fn planned_volumes(backup: &Backup, mapping: &Mapping, steps: &[Step]) -> Vec<PlannedVolume> {
+    let is_claim = |step: &&Step| mapping.is_refilled(&step.object);
+    let claims: HashMap<_, _> = steps.iter().filter(is_claim).map(|step| (&step.object, step.target())).collect();
+    let planned = |(record, held): (&VolumeRecord, &VolumeSnapshot)| {
+        let resource = GroupResource::new("", "persistentvolumeclaims");
+        let captured = ObjectRef::new(resource, Some(record.namespace.as_str()), &record.claim);
+        let claim = (*claims.get(&captured)?).clone();
+        let volume = format!("{}/{}", record.namespace, record.claim);
+        Some(PlannedVolume { volume, claim, files: held.files, bytes: held.bytes })
+    };
+    held(backup).filter_map(planned).collect()
 }
 
 fn not_served(step: &Step) -> Refused {

@@ -13,10 +13,15 @@ mod volumes;
 pub(crate) use get::seconds;
 
 use clap::{Args, Subcommand};
+use stillpoint_agent::Access;
 use stillpoint_catalog::{self as catalog, Backup};
 use stillpoint_repository::{Repository, signing::Trust};
 
-use crate::{args::RepoArgs, exit::Exit, keys::TrustArgs};
+use crate::{
+    args::{RepoArgs, UsageError},
+    exit::Exit,
+    keys::TrustArgs,
+};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum BackupCommand {
@@ -65,6 +70,22 @@ impl ReadArgs {
     pub(crate) async fn open(&self) -> anyhow::Result<(Repository, Trust)> {
         let trust = self.trust.trust()?;
         Ok((self.repo.open().await?, trust))
+    }
+
+    /// What a pod needs to open the same repository.
+    ///
+    /// # Errors
+    /// Only this host can.
+    pub(crate) fn access_for_pods(&self) -> anyhow::Result<Access> {
+        let access = self.repo.access()?;
+        match access.bound_to_this_host {
+            None => Ok(access),
+            Some(why) => Err(UsageError(format!(
+                "the pods that fill claims cannot open the repository: {why}; use one in object storage, or restore \
+                 without data by --no-volumes"
+            ))
+            .into()),
+        }
     }
 
     pub(crate) async fn find(&self, name: &str) -> anyhow::Result<(Repository, Trust, Backup)> {

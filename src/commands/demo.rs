@@ -132,7 +132,7 @@ async fn lose_and_restore(stage: &Stage) -> anyhow::Result<()> {
     let backup = catalog::find(&stage.repository, "shop-2", &stage.trust).await?;
     let discovery = discovery::discover(&stage.client, &Retry::default()).await?;
     let plan = restore::plan(&backup, &discovery, &RestoreRequest::default()).await?;
-    let applied = restore::apply(&stage.client, &backup, &plan, watch::Sender::default()).await?;
+    let applied = restore::apply(&stage.client, &backup, &plan, None, watch::Sender::default()).await?;
     services.get("web").await.context("the Service did not come back")?;
     say(&format!(
         "   {} created, {} existed and were kept: the Service is back, and nothing else was touched.",

@@ -1,14 +1,20 @@
 //! `stillpoint restore`.
 
+mod volumes;
+
 use std::{collections::BTreeMap, fmt::Write};
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use stillpoint_catalog::{self as catalog, Backup};
 use stillpoint_objects::{discovery, retry::Retry, sanitise::Mapping};
-use stillpoint_restore::{self as restore, Applied, Foreseen, Foresight, Plan, Progress, RestoreRequest};
+use stillpoint_restore::{
+    self as restore, Applied, Foreseen, Foresight, Plan, PlannedVolume, Progress, RestoreRequest,
+    fill::{Filled, NotFilled},
+};
 use tokio_util::sync::CancellationToken;
 
+use self::volumes::VolumeArgs;
 use crate::{
     args::{OutputArgs, ReadLockArgs},
     cluster::ClusterArgs,
@@ -21,7 +27,8 @@ use crate::{
 pub(crate) enum RestoreCommand {
     /// Restores a backup; what exists in the cluster is kept as it is.
     #[command(after_help = "Examples:\n  stillpoint restore create --from-backup shop-1 --dry-run\n  \
-                            stillpoint restore create --from-backup shop-1 --namespace-mappings shop:shop2")]
+                            stillpoint restore create --from-backup shop-1 --namespace-mappings shop:shop2\n\n\
+                            Claims whose data the backup holds get it before anything is created that runs.")]
     Create(CreateArgs),
 }
 
@@ -34,7 +41,7 @@ pub(crate) struct CreateArgs {
     #[arg(long)]
     dry_run: bool,
     /// Restore a namespace under another name; comma-separated
-    #[arg(long, value_name = "OLD:NEW", value_delimiter = ',', value_parser = namespace_mapping)]
+    #[arg(long, value_name = "OLD:NEW", value_delimiter = ',', value_parser = mapping)]
     namespace_mappings: Vec<(String, String)>,
     /// Restore although the backup is unsigned, or signed by a key that is not trusted
     #[arg(long)]
@@ -42,6 +49,8 @@ pub(crate) struct CreateArgs {
     /// Show every object of the plan
     #[arg(long)]
     details: bool,
+    #[command(flatten)]
+    volumes: VolumeArgs,
     #[command(flatten)]
     cluster: ClusterArgs,
     #[command(flatten)]
@@ -52,7 +61,7 @@ pub(crate) struct CreateArgs {
     output: OutputArgs,
 }
 
-fn namespace_mapping(text: &str) -> Result<(String, String), String> {
+fn mapping(text: &str) -> Result<(String, String), String> {
     match text.split_once(':') {
         Some((old, new)) if !old.is_empty() && !new.is_empty() => Ok((old.to_owned(), new.to_owned())),
         _ => Err("write OLD:NEW".to_owned()),
@@ -71,33 +80,58 @@ pub(crate) async fn run(command: RestoreCommand) -> anyhow::Result<Exit> {
     let (repository, trust) = args.read.open().await?;
     let cancel = CancellationToken::new();
     let find = async || Ok(catalog::find(&repository, &args.from_backup, &trust).await?);
-    let work = async |backup: Backup| interrupt::unless(&cancel, Box::pin(create(&args, &backup))).await;
+    let work = async |backup: Backup| Box::pin(create(&args, &backup, &cancel)).await;
     args.lock.reading(&repository, &cancel, find, work).await
 }
 
-async fn create(args: &CreateArgs, backup: &Backup) -> anyhow::Result<Exit> {
+async fn create(args: &CreateArgs, backup: &Backup, cancel: &CancellationToken) -> anyhow::Result<Exit> {
     let target = args.cluster.connect().await?;
-    let discovery = discovery::discover(&target.client, &Retry::default()).await?;
-    let namespaces: BTreeMap<_, _> = args.namespace_mappings.iter().cloned().collect();
-    let request = RestoreRequest {
-        mapping: Mapping { namespaces, ..Mapping::default() },
-        accept_untrusted: args.accept_untrusted,
-    };
-    let plan = restore::plan(backup, &discovery, &request).await?;
+    let plan = interrupt::unless(cancel, Box::pin(plan(args, backup, &target.client))).await?;
     if args.dry_run {
-        let foreseen = restore::dry_run(&target.client, backup, &plan).await?;
-        let foretold = Foretold { plan: &plan, foreseen: &foreseen };
-        output::print(args.output.output, &foretold, || foretold.to_text(args.details))?;
-        let refused = foreseen.iter().any(|foreseen| matches!(foreseen.foresight, Foresight::Refused(_)));
-        return Ok(if refused || !plan.refused.is_empty() { Exit::Degraded } else { Exit::Done });
+        let foretold = Box::pin(foretell(args, backup, &plan, &target.client));
+        return interrupt::unless(cancel, foretold).await;
     }
-    let (progress, drawn) = progress::draw(|progress: &Progress| {
-        format!("{} of {} objects", output::count(progress.done), output::count(progress.total))
-    });
-    let applied = restore::apply(&target.client, backup, &plan, progress).await?;
+    let filling = args.volumes.filling(args, &plan, &target.client, cancel).await?;
+    let (progress, drawn) = progress::draw(progress_line);
+    // ends by the token itself: the pods that fill claims are removed first
+    let applied = restore::apply(&target.client, backup, &plan, filling.as_ref(), progress);
+    let applied = match filling {
+        Some(_) => applied.await?,
+        None => interrupt::unless(cancel, Box::pin(async { Ok(applied.await?) })).await?,
+    };
     drop(drawn);
     output::print(args.output.output, &applied, || applied_text(&plan, &applied, args.details))?;
-    Ok(if applied.refused.is_empty() { Exit::Done } else { Exit::Degraded })
+    let whole = applied.refused.is_empty() && applied.not_filled.is_empty();
+    let exact = applied.filled.iter().all(|filled| filled.problems.is_empty());
+    Ok(if whole && exact { Exit::Done } else { Exit::Degraded })
+}
+
+async fn plan(args: &CreateArgs, backup: &Backup, client: &kube::Client) -> anyhow::Result<Plan> {
+    let discovery = discovery::discover(client, &Retry::default()).await?;
+    let mapping = Mapping {
+        namespaces: args.namespace_mappings.iter().cloned().collect(),
+        storage_classes: args.volumes.storage_classes(),
+        ..Mapping::default()
+    };
+    let (accept_untrusted, fill) = (args.accept_untrusted, args.volumes.fill());
+    Ok(restore::plan(backup, &discovery, &RestoreRequest { mapping, accept_untrusted, fill }).await?)
+}
+
+async fn foretell(args: &CreateArgs, backup: &Backup, plan: &Plan, client: &kube::Client) -> anyhow::Result<Exit> {
+    let foreseen = restore::dry_run(client, backup, plan).await?;
+    let foretold = Foretold { plan, foreseen: &foreseen };
+    output::print(args.output.output, &foretold, || foretold.to_text(args.details))?;
+    let refused = foreseen.iter().any(|foreseen| matches!(foreseen.foresight, Foresight::Refused(_)));
+    Ok(if refused || !plan.refused.is_empty() { Exit::Degraded } else { Exit::Done })
+}
+
+fn progress_line(progress: &Progress) -> String {
+    let Progress { done, total, bytes, total_bytes } = *progress;
+    let objects = format!("{} of {} objects", output::count(done), output::count(total));
+    match total_bytes {
+        0 => objects,
+        _ => format!("{objects}; volumes: {} of {}", output::bytes(bytes), output::bytes(total_bytes)),
+    }
 }
 
 impl Foretold<'_> {
@@ -124,6 +158,10 @@ impl Foretold<'_> {
                 let becomes = step.becomes.as_ref().map(|becomes| format!(" as {becomes}")).unwrap_or_default();
                 let _ = writeln!(text, "        {}{becomes}", step.object);
             }
+        }
+        for PlannedVolume { volume, claim, files, bytes } in &plan.volumes {
+            let data = format!("{} in {}", output::bytes(*bytes), output::counted(*files, "file"));
+            let _ = writeln!(text, "  fills {claim} with {data} of volume {volume}, before the workloads");
         }
         let _ = writeln!(text, "the server says:");
         for (answer, number) in tally(foreseen) {
@@ -172,6 +210,19 @@ fn applied_text(plan: &Plan, applied: &Applied, details: bool) -> String {
         for change in kept.differs.iter().filter(|_| details) {
             let _ = writeln!(text, "      {}", output::printable(&change.to_string()));
         }
+    }
+    for Filled { claim, files, bytes, problems, more_problems, seconds } in &applied.filled {
+        let data = format!("{} in {}", output::bytes(*bytes), output::counted(*files, "file"));
+        let _ = writeln!(text, "  + {claim} was filled with {data}, read back, in {seconds:.1} s");
+        for problem in problems {
+            let _ = writeln!(text, "      {}", output::printable(problem));
+        }
+        if *more_problems > 0 {
+            let _ = writeln!(text, "      and {} more", output::count(*more_problems));
+        }
+    }
+    for NotFilled { claim, reason } in &applied.not_filled {
+        let _ = writeln!(text, "  ! {claim} was not filled: {}", output::printable(reason));
     }
     for refused in &applied.refused {
         let _ = writeln!(text, "  ! {}: {}", refused.object, output::printable(&refused.reason));

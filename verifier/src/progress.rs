@@ -63,7 +63,7 @@ impl fmt::Display for Progress {
             }
             Self::Checking => f.write_str("running your checks"),
             Self::Starting => f.write_str("starting the scratch cluster"),
-            Self::Restoring(restore::Progress { done, total }) => write!(f, "restoring: {done} of {total} objects"),
+            Self::Restoring(restore::Progress { done, total, .. }) => write!(f, "restoring: {done} of {total} objects"),
             Self::Collecting => f.write_str("waiting for garbage collection"),
             Self::Comparing { objects } => write!(f, "comparing: {objects} objects"),
         }

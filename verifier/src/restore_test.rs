@@ -82,7 +82,7 @@ pub async fn test(
     };
     let restoring_volumes = volumes::judge(&mut record, &backup, request, &progress).await?;
     let subject = Subject { backup: &backup, contents: &contents, absent: &absent, progress: &progress };
-    let reason = in_scratch_cluster(&mut record, request, &subject, opening + restoring_volumes).await?;
+    let reason = Box::pin(in_scratch_cluster(&mut record, request, &subject, opening + restoring_volumes)).await?;
     Ok(record.end(reason))
 }
 
@@ -136,7 +136,7 @@ async fn in_scratch_cluster(
     subject.progress.send_replace(Progress::Starting);
     let cluster = unless_cancelled(request, ScratchCluster::start(request.scratch)).await??;
     record.0.not_judged.extend(cluster.not_judged());
-    let judged = unless_cancelled(request, judge_restore(record, subject, &cluster, opening)).await;
+    let judged = unless_cancelled(request, Box::pin(judge_restore(record, subject, &cluster, opening))).await;
     if let Err(error) = cluster.shutdown().await {
         tracing::warn!(%error, "something of the scratch cluster is left behind");
     }
@@ -192,7 +192,7 @@ async fn restore(
             subject.progress.send_replace(Progress::Restoring(*receiver.borrow_and_update()));
         }
     };
-    let (applied, ()) = tokio::join!(restore::apply(client, subject.backup, &plan, sender), forward);
+    let (applied, ()) = tokio::join!(restore::apply(client, subject.backup, &plan, None, sender), forward);
     Ok((plan, applied?))
 }
 

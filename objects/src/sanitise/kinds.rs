@@ -120,9 +120,37 @@ fn secret(object: &mut Value, _: &Mapping) {
     }
 }
 
+/// Whether a claim whose data is put back gets another volume than this one: it was made for that claim alone, or the
+/// claim gets another class.
+pub(super) fn is_replaced(persistent_volume: &Value, mapping: &Mapping) -> bool {
+    let claim = |field: &str| text(persistent_volume, &["spec", "claimRef", field]).unwrap_or_default().to_owned();
+    let is_refilled = || mapping.refilled.contains(&(claim("namespace"), claim("name")));
+    let was_provisioned =
+        text(persistent_volume, &["metadata", "annotations", "pv.kubernetes.io/provisioned-by"]).is_some();
+    let class = text(persistent_volume, &["spec", "storageClassName"]);
+    (was_provisioned || class.is_some_and(|class| mapping.storage_classes.contains_key(class))) && is_refilled()
+}
+
+/// The namespace is the captured one still.
 fn claim(object: &mut Value, mapping: &Mapping) {
+    const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
     for annotation in CLAIM_ANNOTATIONS {
         remove_entry(object, &["metadata", "annotations"], annotation);
+    }
+    let named = |field: &str| text(object, &["metadata", field]).unwrap_or_default().to_owned();
+    if mapping.refilled.contains(&(named("namespace"), named("name"))) {
+        for field in ["volumeName", "dataSource", "dataSourceRef"] {
+            remove(object, &["spec"], field);
+        }
+    }
+    let places = [(&["spec"] as &[&str], "storageClassName"), (&["metadata", "annotations"], CLASS_ANNOTATION)];
+    for (path, field) in places {
+        let class = at(object, path).and_then(|value| text(value, &[field]));
+        if let Some(class) = class.and_then(|class| mapping.storage_classes.get(class)) {
+            set_text(object, path, field, class);
+            // it was bound to a volume of the other class
+            remove(object, &["spec"], "volumeName");
+        }
     }
     if text(object, &["spec", "volumeName"]).is_some_and(|volume| mapping.reprovisioned.contains(volume)) {
         remove(object, &["spec"], "volumeName");

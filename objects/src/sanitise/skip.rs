@@ -5,7 +5,7 @@
 use serde_json::Value;
 use stillpoint_api::GroupResource;
 
-use super::{Mapping, SkipReason, is_own_token_name};
+use super::{Mapping, SkipReason, is_own_token_name, kinds::is_replaced};
 use crate::value::{at, each, text};
 
 const RBAC: &str = "rbac.authorization.k8s.io";
@@ -49,7 +49,9 @@ pub(super) fn reason(resource: &GroupResource, object: &Value, mapping: &Mapping
         }
         ("", "componentstatuses") | ("networking.k8s.io", "ipaddresses") => made_by_cluster(true),
         ("networking.k8s.io", "servicecidrs") => made_by_cluster(name == "kubernetes"),
-        ("", "persistentvolumes") => mapping.reprovisioned.contains(name).then_some(SkipReason::Reprovisioned),
+        ("", "persistentvolumes") => {
+            (mapping.reprovisioned.contains(name) || is_replaced(object, mapping)).then_some(SkipReason::Reprovisioned)
+        }
         ("scheduling.k8s.io", "priorityclasses") => made_by_cluster(name.starts_with("system-")),
         (RBAC, _) => made_by_cluster(is_bootstrap_policy(object)),
         ("flowcontrol.apiserver.k8s.io", _) => made_by_cluster(is_bootstrap_flow(object, name)),

@@ -92,7 +92,7 @@ impl Cluster {
     /// Plans a restore and applies it.
     pub(crate) async fn restore(&self, backup: &Backup, request: &RestoreRequest) -> Result<(Plan, Applied), Error> {
         let plan = self.plan(backup, request).await?;
-        let applied = restore::apply(&self.client, backup, &plan, watch::Sender::default()).await?;
+        let applied = restore::apply(&self.client, backup, &plan, None, watch::Sender::default()).await?;
         Ok((plan, applied))
     }
 
