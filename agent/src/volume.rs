@@ -28,6 +28,7 @@ mod whole;
 use std::{
     os::fd::OwnedFd,
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -53,13 +54,13 @@ pub use self::{
 };
 
 /// A directory whose tree is a volume.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Volume {
     /// What people call it.
     pub name: String,
-    /// The directory.
-    pub directory: OwnedFd,
-    /// A path by which the guard's process opens it.
+    /// The directory: one descriptor for all clones, because the path may lead through it.
+    pub directory: Arc<OwnedFd>,
+    /// A path by which the guard's process opens it, while the directory is open.
     pub path: PathBuf,
     /// The cgroups of all that may write to it, where they are known.
     pub cgroups: Vec<PathBuf>,
@@ -291,7 +292,7 @@ pub async fn prepare(
     }
     loop {
         let choice = taking.choice.clone();
-        let error = match other(taking.again()?, target, settings, progress.clone()).await {
+        let error = match other(taking.clone(), target, settings, progress.clone()).await {
             Err(error @ Error::NotTaken { .. }) => error,
             prepared => return prepared,
         };
@@ -319,7 +320,7 @@ async fn other(
 }
 
 /// What every method knows of its volume.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Taking {
     volume: Volume,
     filesystem: String,
@@ -329,14 +330,6 @@ struct Taking {
 }
 
 impl Taking {
-    /// The same, for another try.
-    fn again(&self) -> Result<Self, Error> {
-        let Volume { name, directory: _, path, cgroups, read_only } = &self.volume;
-        let (name, path, cgroups, read_only) = (name.clone(), path.clone(), cgroups.clone(), *read_only);
-        let volume = Volume { name, directory: self.directory()?, path, cgroups, read_only };
-        Ok(Self { volume, filesystem: self.filesystem.clone(), drains: self.drains, choice: self.choice.clone() })
-    }
-
     fn copy_error(&self, source: backup::Error) -> Error {
         Error::Copy { volume: self.volume.name.clone(), source }
     }

@@ -22,15 +22,7 @@ use super::{Error, Facts, Settings, Volume};
 /// # Errors
 /// [`Error::Look`] or [`Error::Copy`] if it cannot be looked at.
 pub async fn look(volume: &Volume, settings: &Settings) -> Result<Facts, Error> {
-    let error = |source| Error::Directory { volume: volume.name.clone(), source };
-    let directory = volume.directory.try_clone().map_err(error)?;
-    let seen = Volume {
-        name: volume.name.clone(),
-        directory,
-        path: volume.path.clone(),
-        cgroups: volume.cgroups.clone(),
-        read_only: volume.read_only,
-    };
+    let seen = volume.clone();
     let (protect, journal) = (settings.drain.protect.clone(), settings.guard.journal.clone());
     let spool = settings.spool.clone();
     let stopped = || Error::Stopped { volume: volume.name.clone() };

@@ -61,7 +61,7 @@ impl Session {
                 known => known,
             },
         };
-        let volume = Volume { name, directory, path, cgroups, read_only };
+        let volume = Volume { name, directory: directory.into(), path, cgroups, read_only };
         let wish = Wish { method, freeze: asked.freeze, ..Wish::default() };
         let plan = match volume::plan(&volume, wish, settings).await {
             Ok(plan) => plan,

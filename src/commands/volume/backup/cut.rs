@@ -161,7 +161,7 @@ async fn plan(path: &Path, request: &Request) -> anyhow::Result<(Volume, Plan)> 
     anyhow::ensure!(directory.metadata()?.is_dir(), "{} is no directory", path.display());
     let volume = Volume {
         name: path.display().to_string(),
-        directory: directory.into(),
+        directory: Arc::new(directory.into()),
         path: path.to_owned(),
         cgroups: request.asked.pause.clone(),
         read_only: false,
