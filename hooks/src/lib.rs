@@ -9,6 +9,7 @@ pub mod guard;
 pub mod hook;
 pub mod host;
 mod journal;
+mod members;
 pub mod mounts;
 mod pause;
 pub mod pods;

@@ -12,7 +12,7 @@ use std::{
 
 use procfs::process::Process;
 
-use crate::{guard, pause::Cgroup, refusal::members};
+use crate::{guard, members::Members, pause::Cgroup};
 
 /// Why a pod's processes or cgroups cannot be told.
 #[derive(Debug, thiserror::Error)]
@@ -59,9 +59,8 @@ pub fn cgroups(root: &Path, uid: &str) -> Result<Vec<PathBuf>, Error> {
     let hierarchies = guard::freezers(root).map_err(|error| Error::Hierarchies(error.to_string()))?;
     for hierarchy in hierarchies {
         let found = below(&hierarchy, uid).map_err(|error| Error::Hierarchies(error.to_string()))?;
-        let held: BTreeSet<u32> = found.iter().flat_map(|cgroup| members(cgroup)).collect();
-        // asked last, so that a process that was started meanwhile is not taken for one outside
-        let outside = processes(uid)?.into_iter().any(|pid| !held.contains(&pid) && of_pod(pid, uid));
+        let held = Members::of(&found);
+        let outside = processes(uid)?.into_iter().any(|pid| !held.hold(pid));
         if !found.is_empty() && !outside && found.iter().all(|cgroup| Cgroup::open(cgroup).is_ok()) {
             return Ok(found);
         }

@@ -12,7 +12,10 @@ use std::{
 
 use procfs::process::{FDTarget, Process};
 
-use crate::mounts::{self, Device, Filesystem};
+use crate::{
+    members::members,
+    mounts::{self, Device, Filesystem},
+};
 
 /// What keeps a node alive, by the name of its program.
 const NODE_PROGRAMS: [&str; 6] = ["kubelet", "containerd", "dockerd", "crio", "etcd", "k3s"];
@@ -167,19 +170,6 @@ pub(crate) fn refuse_pause(cgroup: &Path, caller: u32) -> Option<String> {
     let kept = node_programs().find(|process| is_member(process.pid.unsigned_abs()))?;
     let name = kept.stat().map(|stat| stat.comm).unwrap_or_default();
     Some(format!("it must not be paused: {name} (process {}) runs in it", kept.pid))
-}
-
-/// The processes in a cgroup and in those below it.
-pub(crate) fn members(cgroup: &Path) -> BTreeSet<u32> {
-    let mut folders = vec![cgroup.to_owned()];
-    let mut found = BTreeSet::new();
-    while let Some(folder) = folders.pop() {
-        let processes = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
-        found.extend(processes.lines().filter_map(|pid| pid.parse::<u32>().ok()));
-        let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
-        folders.extend(entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|e| e.path()));
-    }
-    found
 }
 
 fn node_programs() -> impl Iterator<Item = Process> {

@@ -16,8 +16,8 @@ pub use changed::{changed_since, next_instant};
 use procfs::process::{MMPermissions, MMapPath, MountInfo, Process};
 
 use crate::{
+    members::{Members, members},
     mounts::{self, Device},
-    refusal::members,
 };
 
 /// A writer that is not paused.
@@ -88,14 +88,14 @@ impl fmt::Display for Stranger {
 /// When the folder's filesystem cannot be told.
 pub fn search(folder: &Path, cgroups: &[PathBuf]) -> Result<BTreeSet<Stranger>, mounts::Error> {
     let volume = Volume::of(folder)?;
-    let paused: BTreeSet<u32> = cgroups.iter().flat_map(|cgroup| members(cgroup)).collect();
+    let paused = Members::of(cgroups);
     let mut found = BTreeSet::new();
     let mut namespaces = BTreeSet::new();
     for process in procfs::process::all_processes().into_iter().flatten().filter_map(Result::ok) {
         let Ok(mounts) = process.mountinfo() else { continue };
         let mounts = mounts.0;
         let pid = process.pid.unsigned_abs();
-        if !paused.contains(&pid) && pid != std::process::id() {
+        if !paused.hold(pid) && pid != std::process::id() {
             found.extend(volume.opened_by(&process, &mounts));
             found.extend(volume.mapped_by(&process, &mounts));
         }

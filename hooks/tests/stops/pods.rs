@@ -2,8 +2,8 @@
 
 use std::{fs, path::Path};
 
-use stillpoint_hooks::{guard::Stop, pods};
-use stillpoint_test_support::require;
+use stillpoint_hooks::{guard::Stop, pods, strangers};
+use stillpoint_test_support::{loop_mount::LoopMount, require};
 
 use crate::{
     common::{Desk, freeze, wait_for},
@@ -90,4 +90,22 @@ async fn cgroups_that_do_not_hold_all_of_a_pod_are_not_paused() {
     wait_for("the process", || pods::processes(uid).is_ok());
     assert_eq!(pods::cgroups(root.parent().unwrap(), uid).unwrap(), [full.path()]);
     drop(empty);
+}
+
+/// Starts a process for each write.
+const STARTS: &str = r#"while :; do echo line | dd of="$1" conv=notrunc,fsync 2>/dev/null; done"#;
+
+#[test]
+fn who_starts_processes_all_the_time_is_found_whole_and_has_no_strangers_among_them() {
+    let uid = "5a0c1c50-0000-4000-8000-000000000004";
+    let (Some(kind), Some(group)) = (require::loop_device("ext4"), Group::v2("starts")) else { return };
+    let (mount, root) = (LoopMount::new(kind), group.0.parent().unwrap().to_owned());
+    let pod = PodGroup::new(group, &format!("pod{uid}"));
+    let _writer = Member::start(pod.container(), STARTS, &mount.path().join("file"));
+    wait_for("the writer", || mount.path().join("file").exists());
+    for _ in 0..200 {
+        let cgroups = pods::cgroups(&root, uid).unwrap();
+        assert_eq!(cgroups, [pod.path()]);
+        assert_eq!(strangers::search(&mount.path(), &cgroups).unwrap().into_iter().collect::<Vec<_>>(), []);
+    }
 }

@@ -15,7 +15,7 @@ use nix::{
 use uuid::Uuid;
 
 use super::{LOOK, SelfTestError};
-use crate::{guard::isolation, pause::Cgroup, refusal::members};
+use crate::{guard::isolation, members::members, pause::Cgroup};
 
 /// What the cgroups of a self-test are called; the tester's process id follows.
 const PREFIX: &str = "stillpoint-self-test-";
