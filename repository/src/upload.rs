@@ -3,13 +3,14 @@
 //! One task owns all uploads of a writer, so that dropping the writer ends them and a flush knows when all are done.
 
 use std::{
-    sync::{Arc, Weak},
-    time::{Duration, Instant},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
 };
 
 use tokio::{
     sync::{mpsc, oneshot},
     task::{JoinError, JoinSet},
+    time::{self, Instant},
 };
 use tokio_util::task::AbortOnDropHandle;
 
@@ -24,10 +25,10 @@ use crate::{
 /// Packs on their way at the same time.
 const CONCURRENT: usize = 3;
 
-/// Blobs whose packs are indexed together before the end, so that a run that is interrupted need not store them again.
+/// Blobs whose packs are indexed together before the end.
 const INDEXED_TOGETHER: usize = 25_000;
-/// The longest that stored packs wait for their index.
-const INDEXED_AFTER: Duration = Duration::from_secs(120);
+/// The longest that stored packs wait for their index: what a run that is killed has to store again.
+const INDEXED_AFTER: Duration = Duration::from_secs(15);
 
 /// What the uploader is asked to do.
 pub(crate) enum Order {
@@ -41,6 +42,7 @@ pub(crate) enum Order {
 
 /// The task that uploads; dropping it stops it.
 pub(crate) struct Uploader {
+    packs: Arc<Mutex<NewPacks>>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -52,9 +54,14 @@ impl Uploader {
         queue: mpsc::Receiver<Order>,
         stock: Weak<Stock>,
     ) -> Self {
-        let (uploads, packs, indexed) = (JoinSet::new(), NewPacks::default(), Instant::now());
-        let run = Run { files, buffers, stock, uploads, packs, indexed };
-        Self { _task: AbortOnDropHandle::new(tokio::spawn(run.run(queue))) }
+        let packs = Arc::default();
+        let run = Run { files, buffers, stock, uploads: JoinSet::new(), packs: Arc::clone(&packs), since: None };
+        Self { packs, _task: AbortOnDropHandle::new(tokio::spawn(run.run(queue))) }
+    }
+
+    /// The packs that are stored and in no index yet, which the caller puts into one.
+    pub(crate) fn stored(&self) -> NewPacks {
+        std::mem::take(&mut *guard(&self.packs))
     }
 
     /// Waits until every pack ordered before is stored or failed.
@@ -81,8 +88,14 @@ struct Run {
     stock: Weak<Stock>,
     uploads: JoinSet<Stored>,
     /// Stored and in no index yet.
-    packs: NewPacks,
-    indexed: Instant,
+    packs: Arc<Mutex<NewPacks>>,
+    /// When the first of them was stored.
+    since: Option<Instant>,
+}
+
+/// Nothing that could panic runs under the lock.
+fn guard(packs: &Mutex<NewPacks>) -> MutexGuard<'_, NewPacks> {
+    packs.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Run {
@@ -90,6 +103,7 @@ impl Run {
         loop {
             tokio::select! {
                 Some(done) = self.uploads.join_next() => self.record(done),
+                () = due(self.since), if self.since.is_some() => self.index(),
                 order = queue.recv(), if self.uploads.len() < CONCURRENT => match order {
                     Some(Order::Upload(pack)) => {
                         self.uploads.spawn(close(self.files.clone(), self.buffers.clone(), pack));
@@ -109,18 +123,31 @@ impl Run {
         while let Some(done) = self.uploads.join_next().await {
             self.record(done);
         }
-        std::mem::take(&mut self.packs)
+        self.take()
+    }
+
+    fn take(&mut self) -> NewPacks {
+        self.since = None;
+        std::mem::take(&mut *guard(&self.packs))
+    }
+
+    fn index(&mut self) {
+        let packs = self.take();
+        self.uploads.spawn(write_index(self.files.clone(), packs));
     }
 
     fn record(&mut self, done: Result<Stored, JoinError>) {
         match done.map_err(Error::from).flatten() {
             Ok(Upload::Index) => {}
             Ok(Upload::Pack(id, blobs)) => {
-                self.packs.add(id, blobs);
-                if self.packs.blobs() >= INDEXED_TOGETHER || self.indexed.elapsed() >= INDEXED_AFTER {
-                    self.indexed = Instant::now();
-                    let packs = std::mem::take(&mut self.packs);
-                    self.uploads.spawn(write_index(self.files.clone(), packs));
+                self.since.get_or_insert_with(Instant::now);
+                let waiting = {
+                    let mut packs = guard(&self.packs);
+                    packs.add(id, blobs);
+                    packs.blobs()
+                };
+                if waiting >= INDEXED_TOGETHER {
+                    self.index();
                 }
             }
             Err(error) => {
@@ -129,6 +156,13 @@ impl Run {
                 }
             }
         }
+    }
+}
+
+/// Until packs have waited for long enough.
+async fn due(since: Option<Instant>) {
+    if let Some(since) = since {
+        time::sleep_until(since + INDEXED_AFTER).await;
     }
 }
 

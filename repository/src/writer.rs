@@ -5,19 +5,22 @@
 //!
 //! # Guarantees
 //! The snapshot is written after every pack and index it needs, and only while the lock holds. The first failed write
-//! ends the writer. A writer that is dropped leaves no snapshot; a prune removes the packs it left.
+//! ends the writer. A writer that ends without a commit leaves no snapshot; the next one uses the packs that it had indexed
+//! by then, or a prune removes them.
 
 mod stock;
 
 use std::{
     path::Path,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use tokio::{
     sync::{Semaphore, mpsc},
     task::JoinHandle,
+    time,
 };
 
 pub use self::stock::Stats;
@@ -56,6 +59,9 @@ struct Inner {
     // taken by whatever ends the writer, which waits until it is released
     lock: Mutex<Option<Lock>>,
 }
+
+/// How long a writer that gives up may take to index what it has uploaded.
+const GIVE_UP: Duration = Duration::from_secs(5);
 
 impl Writer {
     pub(crate) fn new(files: Arc<Files>, lock: Lock, index: Index, compression: Compression) -> Self {
@@ -179,15 +185,31 @@ impl Writer {
         committed
     }
 
-    /// Gives up, for all clones: removes the lock and waits until that is done. No snapshot is written.
+    /// Gives up, for all clones: indexes what was uploaded, so that the next run need not upload it again, removes the
+    /// lock and waits until that is done. No snapshot is written.
     ///
-    /// Dropping the writer does the same as soon as the runtime gets to it, which a program that is about to end does
+    /// Dropping the writer removes the lock as soon as the runtime gets to it, which a program that is about to end does
     /// not wait for.
     pub async fn abandon(self) {
         let lock = guard(&self.inner.lock).take();
         if let Some(lock) = lock {
+            match time::timeout(GIVE_UP, self.index_stored(&lock)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "what was uploaded is not indexed"),
+                Err(_) => tracing::debug!("what was uploaded is not indexed in time"),
+            }
             lock.release().await;
         }
+    }
+
+    /// A prune that took our lock for a dead one's may have removed the packs: an index must not name them then.
+    async fn index_stored(&self, lock: &Lock) -> Result<(), Error> {
+        let packs = self.inner.uploader.stored();
+        if packs.blobs() > 0 {
+            lock.verify().await?;
+            packs.write(&self.inner.files).await?;
+        }
+        Ok(())
     }
 
     async fn remove_parts(&self, parts: &[Id]) {
