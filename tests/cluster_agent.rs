@@ -7,111 +7,24 @@ mod common;
 
 use std::{
     io::{Seek, Write},
-    panic::{AssertUnwindSafe, resume_unwind},
-    path::PathBuf,
     process::{Command, Stdio},
     time::Duration,
 };
 
 use common::{
-    cluster::{Real, ask, eventually, get, on_real_cluster},
-    shell::{self, User},
-    volumes::{NODE, NODE_NAME, claim, pod},
+    agents::{PODS, with_agents},
+    cluster::{ask, get},
+    volumes::{IDLE, claim, pod, writes},
 };
-use futures::FutureExt;
 use http::Method;
 use rand::RngExt;
 use serde_json::{Value, json};
-use stillpoint_test_support::{bucket, loop_mount::LoopMount, require};
-
-const PODS: &str = "/api/v1/namespaces/stillpoint-system/pods";
-const IDLE: &str = "sleep 3600 & wait";
-
-/// A cluster with agents, and a user whose repository is in object storage.
-struct Installed {
-    real: Real,
-    user: User,
-    kubeconfig: String,
-}
-
-/// Runs a test in a namespace of a cluster with agents, which are removed whatever becomes of it.
-async fn with_agents(test: impl AsyncFnOnce(&Installed)) {
-    let (Some(kubeconfig), Some(bucket)) = (require::env(NODE), bucket::s3()) else { return };
-    on_real_cluster(NODE, async |real| {
-        shell::put_image_together();
-        let mut user = User::new().with("STILLPOINT_REPO", &format!("{}/agents", bucket.url));
-        user = user.with("AWS_ALLOW_HTTP", "true");
-        for (name, value) in &bucket.variables {
-            user = user.with(name, value);
-        }
-        let installed = Installed { real, user, kubeconfig };
-        let server = installed.real.config.cluster_url.authority().unwrap().to_string();
-        let image = ["--image", "localhost/stillpoint:test"];
-        installed.runs(&[&["install", "--host-network", "--api-server", &server], &image[..]].concat());
-        let ended = AssertUnwindSafe(async {
-            installed.agent_is_ready().await;
-            installed.user.prints(0, &["repo", "init"]);
-            test(&installed).await;
-        });
-        let ended = ended.catch_unwind().await;
-        installed.runs(&["uninstall", "--yes"]);
-        eventually("the agents are gone", async || {
-            ask(&installed.real.client, Method::GET, "/api/v1/namespaces/stillpoint-system", &Value::Null)
-                .await
-                .is_err()
-        })
-        .await;
-        if let Err(panicked) = ended {
-            resume_unwind(panicked);
-        }
-    })
-    .await;
-}
-
-impl Installed {
-    fn runs(&self, arguments: &[&str]) -> String {
-        self.user.prints(0, &[arguments, &["--kubeconfig", &self.kubeconfig]].concat())
-    }
-
-    /// Waits for the agent, whose pod is put on the node by this test: the cluster has no scheduler.
-    async fn agent_is_ready(&self) {
-        let client = &self.real.client;
-        eventually("the agent is ready", async || {
-            let pods = get(client, PODS).await;
-            let agents = pods["items"].as_array().unwrap();
-            for agent in agents.iter().filter(|agent| agent["spec"]["nodeName"].is_null()) {
-                let name = agent["metadata"]["name"].as_str().unwrap();
-                let target = json!({"kind": "Node", "name": NODE_NAME});
-                let binding =
-                    json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": target});
-                let _ = ask(client, Method::POST, &format!("{PODS}/{name}/binding"), &binding).await;
-            }
-            agents.len() == 1 && is_ready(&agents[0])
-        })
-        .await;
-    }
-
-    fn create<'a>(&'a self, name: &'a str) -> [&'a str; 8] {
-        let namespace = &self.real.namespace;
-        ["backup", "create", name, "--unsigned", "--include-namespaces", namespace, "--kubeconfig", &self.kubeconfig]
-    }
-}
-
-fn is_ready(pod: &Value) -> bool {
-    let conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    let is_ready = |condition: &Value| condition["type"] == "Ready" && condition["status"] == "True";
-    pod["metadata"]["deletionTimestamp"].is_null() && conditions.iter().any(is_ready)
-}
+use stillpoint_test_support::{loop_mount::LoopMount, require};
 
 /// The pids of the processes whose command line holds `words`.
 fn pids(words: &str) -> Vec<String> {
     let found = Command::new("pgrep").args(["-f", words]).output().unwrap();
     String::from_utf8(found.stdout).unwrap().lines().map(str::to_owned).collect()
-}
-
-async fn writes(file: PathBuf) {
-    let write = tokio::task::spawn_blocking(move || std::fs::write(file, "goes on").unwrap());
-    tokio::time::timeout(Duration::from_secs(1), write).await.expect("it is still frozen").unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -193,7 +106,7 @@ async fn an_agent_that_is_killed_at_any_instant_leaves_nothing_frozen_and_the_ne
                 let path = format!("{PODS}/{agent}?gracePeriodSeconds=0");
                 let _ = ask(&real.client, Method::DELETE, &path, &Value::Null).await;
             }
-            writes(a.path().join("after")).await;
+            writes(a.path().join("after"), Duration::from_secs(1)).await;
             // complete before the kill, or without the volume by name: never half
             let ended = tokio::task::spawn_blocking(move || backup.wait_with_output().unwrap()).await.unwrap();
             let code = ended.status.code();

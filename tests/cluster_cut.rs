@@ -1,173 +1,32 @@
-//! Backups of volumes and API at one instant, on a real node: what a naive backup breaks holds.
+//! Cuts of volumes and API on a real node: hooks that fail, strangers that thaw, backups that meet or are killed.
 //!
-//! A counter goes from volume A to volume B to a ConfigMap C, each step after the answer to the last: at every instant
-//! A ≥ B ≥ C ≥ A − 1. A copy that is not one instant shows numbers that never stood beside each other.
+//! That a cut is one instant is proven in `cluster_causality.rs`.
 
 #![allow(clippy::unwrap_used)]
 
 mod common;
 
 use std::{
-    fs::{File, OpenOptions},
-    os::unix::fs::FileExt,
-    path::PathBuf,
     process::{Command, Stdio},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use common::{
     backups::PASSWORD,
-    cluster::{Real, config_map, config_maps, create, eventually, on_real_cluster, patch},
-    volumes::{Lab, NODE, NODE_NAME, claim, kubelet_root, pod},
+    cluster::{eventually, on_real_cluster},
+    volumes::{IDLE, Lab, NODE, NODE_NAME, claim, kubelet_root, pod, writes},
 };
 use futures::FutureExt;
 use rand::RngExt;
-use serde_json::json;
 use stillpoint_agent::{OnStep, Report, Step};
 use stillpoint_api::{HookOutcome, Level, ProblemKind};
 use stillpoint_catalog as catalog;
 use stillpoint_repository::signing::Trust;
 use stillpoint_test_support::{loop_mount::LoopMount, require};
-use tokio::task::JoinHandle;
-
-/// Backups of one run; STILLPOINT_TEST_CUTS for more.
-const CUTS: usize = 20;
-const IDLE: &str = "sleep 3600 & wait";
-
-/// What one backup holds of A, B and C.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Numbers {
-    a: u64,
-    b: u64,
-    c: u64,
-}
-
-impl Numbers {
-    fn stood_beside_each_other(self) -> bool {
-        let Self { a, b, c } = self;
-        a >= b && b >= c && c + 1 >= a
-    }
-}
-
-/// Who passes the counter on, until it is told to end.
-struct Counter {
-    ended: Arc<AtomicBool>,
-    rounds: Arc<AtomicU64>,
-    task: JoinHandle<()>,
-}
-
-impl Counter {
-    fn start(real: &Real, a: PathBuf, b: PathBuf) -> Self {
-        let (ended, rounds) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (client, path) = (real.client.clone(), format!("{}/counter", config_maps(&real.namespace)));
-        let (seen, count) = (ended.clone(), rounds.clone());
-        let task = tokio::spawn(async move {
-            let open = |path| OpenOptions::new().create(true).write(true).truncate(false).open(path).unwrap();
-            let (a, b) = (Arc::new(open(a)), Arc::new(open(b)));
-            for n in 1.. {
-                if seen.load(Ordering::Relaxed) {
-                    return;
-                }
-                write(&a, n, true).await;
-                write(&b, n, n % 2 == 0).await;
-                patch(&client, &path, &json!({"data": {"text": n.to_string()}})).await;
-                count.store(n, Ordering::Relaxed);
-            }
-        });
-        Self { ended, rounds, task }
-    }
-
-    /// How long a round takes while nothing stops it.
-    async fn round(&self) -> Duration {
-        let (before, began) = (self.rounds.load(Ordering::Relaxed), Instant::now());
-        eventually("the counter goes on", async || self.rounds.load(Ordering::Relaxed) >= before + 20).await;
-        began.elapsed() / 20
-    }
-
-    async fn end(self) {
-        self.ended.store(true, Ordering::Relaxed);
-        self.task.await.unwrap();
-    }
-}
-
-/// One write of fixed width; it blocks a thread of its own while the filesystem stands still.
-async fn write(file: &Arc<File>, n: u64, sync: bool) {
-    let file = file.clone();
-    let write = move || {
-        file.write_all_at(format!("{n:020}").as_bytes(), 0).unwrap();
-        if sync {
-            file.sync_data().unwrap();
-        }
-    };
-    tokio::task::spawn_blocking(write).await.unwrap();
-}
-
-/// Holds each step of a window for up to three rounds.
-fn holding(round: Duration) -> OnStep {
-    Arc::new(move |_| {
-        let wait = round.mul_f64(rand::rng().random_range(0.0..3.0));
-        tokio::time::sleep(wait).boxed()
-    })
-}
-
-async fn numbers(lab: &Lab, real: &Real, name: &str) -> Numbers {
-    let number = |bytes: &[u8]| std::str::from_utf8(bytes).unwrap().trim().parse::<u64>().unwrap();
-    let backup = catalog::find(&lab.repository, name, &Trust::default()).await.unwrap();
-    let wanted = format!("configmaps.core/{}/counter", real.namespace).parse().unwrap();
-    let (resource, object) = backup.object(&wanted).await.unwrap().unwrap();
-    let c = object.value(&resource).unwrap()["data"]["text"].as_str().unwrap().parse().unwrap();
-    let of = async |claim| number(&lab.file(name, claim, "counter").await.unwrap());
-    Numbers { a: of("a").await, b: of("b").await, c }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn volumes_and_api_are_one_instant_by_freeze_and_are_not_without_it() {
-    let (Some(ext4), Some(xfs)) = (require::loop_device("ext4"), require::loop_device("xfs")) else { return };
-    on_real_cluster(NODE, async |real| {
-        let (a, b, lab) = (LoopMount::new(ext4), LoopMount::new(xfs), Lab::new().await);
-        create(&real.client, &config_maps(&real.namespace), &config_map("counter", "0")).await;
-        claim(&real, "a", &a.path()).await;
-        claim(&real, "b", &b.path()).await;
-        pod(&real, "holder", &["a", "b"], IDLE, &[]).await;
-        let counter = Counter::start(&real, a.path().join("counter"), b.path().join("counter"));
-        let round = counter.round().await;
-        let cuts = std::env::var("STILLPOINT_TEST_CUTS").ok().and_then(|cuts| cuts.parse().ok()).unwrap_or(CUTS);
-
-        let mut seen = Vec::new();
-        for cut in 0..cuts {
-            let name = format!("frozen-{cut}");
-            let volumes = lab.volumes(&real.client, None, Some(holding(round)));
-            let Report { manifest, .. } = lab.back_up(&real, &name, volumes).await;
-            assert!(manifest.problems.is_empty(), "{:?}", manifest.problems);
-            assert!(manifest.volumes.iter().all(|volume| volume.data.held().unwrap().level == Level::Filesystem));
-            let window = manifest.cut.window.unwrap();
-            assert!(window.from <= manifest.cut.read_at && manifest.cut.read_at <= window.to);
-            let numbers = numbers(&lab, &real, &name).await;
-            assert!(numbers.stood_beside_each_other(), "{name}: {numbers:?}");
-            seen.push(numbers);
-        }
-        assert!(seen.windows(2).all(|pair| pair[0].a < pair[1].a), "the counter stood still: {seen:?}");
-        assert!(seen.iter().any(|Numbers { a, b, c }| a == b && b == c), "{seen:?}");
-        assert!(seen.iter().any(|Numbers { a, b, .. }| a > b), "{seen:?}");
-
-        let mut broken = 0;
-        let controls = cuts.div_ceil(2);
-        for cut in 0..controls {
-            let name = format!("live-{cut}");
-            let report = lab.back_up(&real, &name, lab.volumes(&real.client, Some("live"), Some(holding(round)))).await;
-            let volumes = report.manifest.volumes;
-            assert!(volumes.iter().all(|volume| volume.data.held().unwrap().level == Level::Fuzzy));
-            broken += usize::from(!numbers(&lab, &real, &name).await.stood_beside_each_other());
-        }
-        assert!(broken * 2 >= controls, "without a stop only {broken} of {controls} broke: the test proves nothing");
-        counter.end().await;
-    })
-    .await;
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_whose_pre_hook_fails_has_no_copy_and_its_post_runs_while_another_pods_volume_is_there() {
@@ -315,9 +174,7 @@ async fn a_backup_that_is_killed_leaves_nothing_frozen_and_no_half_backup_and_th
             child.kill().unwrap();
             child.wait().unwrap();
             // a second after the death of who stopped it nobody waits any more
-            let file = a.path().join("after");
-            let write = tokio::task::spawn_blocking(move || std::fs::write(file, "goes on").unwrap());
-            tokio::time::timeout(Duration::from_secs(1), write).await.expect("it is still frozen").unwrap();
+            writes(a.path().join("after"), Duration::from_secs(1)).await;
             let listed = catalog::list(&lab.repository, &Trust::default()).await.unwrap();
             let is_there = listed.iter().any(|entry| entry.name == name);
             assert!(ended.is_some() || !is_there || lab.file(&name, "a", "file").await.is_some(), "{name} is half");

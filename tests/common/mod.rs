@@ -5,10 +5,13 @@
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub(crate) mod agents;
 pub(crate) mod backups;
 pub(crate) mod cluster;
+pub(crate) mod counter;
 pub(crate) mod pairs;
 pub(crate) mod proxy;
+pub(crate) mod second_node;
 pub(crate) mod shell;
 pub(crate) mod store;
 pub(crate) mod volumes;

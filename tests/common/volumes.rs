@@ -2,7 +2,10 @@
 //!
 //! The pod only holds the mounts: a freeze stops every writer, so a test may write from its own process.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use futures::TryStreamExt;
 use kube::Client;
@@ -24,6 +27,9 @@ use super::{
 pub(crate) const NODE_NAME: &str = "127.0.0.1";
 /// Names the cluster with a node.
 pub(crate) const NODE: &str = "STILLPOINT_TEST_NODE";
+
+/// What a pod runs that only holds its mounts.
+pub(crate) const IDLE: &str = "sleep 3600 & wait";
 
 /// Kubelet's folder on this machine.
 pub(crate) fn kubelet_root() -> PathBuf {
@@ -70,30 +76,46 @@ impl Lab {
 
     /// Takes a backup of the test's namespace with its volumes.
     pub(crate) async fn back_up(&self, real: &Real, name: &str, volumes: VolumesRequest) -> Report {
-        let scope = Scope {
-            include_namespaces: vec![real.namespace.clone()],
-            volumes: VolumeIntent::Wanted,
-            ..Scope::default()
-        };
-        let request = BackupRequest { volumes: Some(volumes), ..BackupRequest::new(name, "test", scope) };
-        let backup =
-            stillpoint_agent::create(real.client.clone(), &self.repository, &request, None, watch::Sender::default());
-        Box::pin(backup).await.unwrap()
+        back_up(real, &self.repository, name, volumes).await.unwrap()
     }
 
     /// A file of a volume of a backup; none where the volume is not held.
     pub(crate) async fn file(&self, backup: &str, claim: &str, path: &str) -> Option<Vec<u8>> {
-        let backup = catalog::find(&self.repository, backup, &Trust::default()).await.unwrap();
-        let volumes = backup.volumes().await.unwrap();
-        let (_, directory) = volumes.into_iter().find(|(record, _)| record.claim == claim)?;
-        let reader = self.repository.reader().await.unwrap();
-        let node = reader.find(&directory.subtree.unwrap(), path).await.unwrap()?;
-        Some(reader.content(&node).unwrap().try_collect::<Vec<_>>().await.unwrap().concat())
+        file(&self.repository, backup, claim, path).await
     }
+}
+
+/// Takes a backup of the test's namespace with its volumes.
+pub(crate) async fn back_up(
+    real: &Real,
+    repository: &Repository,
+    name: &str,
+    volumes: VolumesRequest,
+) -> Result<Report, stillpoint_agent::Error> {
+    let scope =
+        Scope { include_namespaces: vec![real.namespace.clone()], volumes: VolumeIntent::Wanted, ..Scope::default() };
+    let request = BackupRequest { volumes: Some(volumes), ..BackupRequest::new(name, "test", scope) };
+    let backup = stillpoint_agent::create(real.client.clone(), repository, &request, None, watch::Sender::default());
+    Box::pin(backup).await
+}
+
+/// A file of a volume of a backup; none where the volume is not held.
+pub(crate) async fn file(repository: &Repository, backup: &str, claim: &str, path: &str) -> Option<Vec<u8>> {
+    let backup = catalog::find(repository, backup, &Trust::default()).await.unwrap();
+    let volumes = backup.volumes().await.unwrap();
+    let (_, directory) = volumes.into_iter().find(|(record, _)| record.claim == claim)?;
+    let reader = repository.reader().await.unwrap();
+    let node = reader.find(&directory.subtree.unwrap(), path).await.unwrap()?;
+    Some(reader.content(&node).unwrap().try_collect::<Vec<_>>().await.unwrap().concat())
 }
 
 /// Makes a volume of a directory of this machine and a claim that is bound to it.
 pub(crate) async fn claim(real: &Real, name: &str, directory: &Path) {
+    claim_on(real, NODE_NAME, name, directory).await;
+}
+
+/// The same for a node.
+pub(crate) async fn claim_on(real: &Real, node: &str, name: &str, directory: &Path) {
     let Real { client, namespace, .. } = real;
     let volume = format!("{namespace}-{name}");
     let access = json!({"capacity": {"storage": "100Mi"}, "accessModes": ["ReadWriteOnce"]});
@@ -101,7 +123,7 @@ pub(crate) async fn claim(real: &Real, name: &str, directory: &Path) {
         "storageClassName": "manual", "persistentVolumeReclaimPolicy": "Retain",
         "local": {"path": directory},
         "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [
-            {"key": "kubernetes.io/hostname", "operator": "In", "values": [NODE_NAME]}]}]}},
+            {"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}]}]}},
     });
     spec.as_object_mut().unwrap().extend(access.as_object().unwrap().clone());
     let object = json!({"metadata": {"name": volume}, "spec": spec});
@@ -139,4 +161,10 @@ pub(crate) async fn pod(real: &Real, name: &str, claims: &[&str], script: &str, 
         get(client, &format!("{path}/{name}")).await["status"]["containerStatuses"][0]["state"]["running"].is_object()
     })
     .await;
+}
+
+/// A write must be done within some time: nothing is frozen then.
+pub(crate) async fn writes(file: PathBuf, within: Duration) {
+    let write = tokio::task::spawn_blocking(move || std::fs::write(file, "goes on").unwrap());
+    tokio::time::timeout(within, write).await.expect("it is still frozen").unwrap();
 }

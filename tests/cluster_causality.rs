@@ -1,0 +1,97 @@
+//! Backups of volumes and API at one instant, on a real node: what a naive backup breaks holds.
+//!
+//! A counter goes from volume A to volume B to a ConfigMap C, each step after the answer to the last: at every instant
+//! A ≥ B ≥ C ≥ A − 1. A copy that is not one instant shows numbers that never stood beside each other.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{
+    cluster::{Real, on_real_cluster},
+    counter::{Counter, Numbers, holding, numbers},
+    volumes::{IDLE, Lab, NODE, claim, pod},
+};
+use stillpoint_agent::Report;
+use stillpoint_api::{Level, Method};
+use stillpoint_test_support::{loop_mount::LoopMount, require};
+
+/// Backups of one run; STILLPOINT_TEST_CUTS for more.
+const CUTS: usize = 20;
+
+/// Takes backups while the counter goes on, by a method and without a stop; what the former hold.
+async fn seen(lab: &Lab, real: &Real, counter: Counter, asked: Option<&str>, method: Method) -> Vec<Numbers> {
+    let round = counter.round().await;
+    let cuts = std::env::var("STILLPOINT_TEST_CUTS").ok().and_then(|cuts| cuts.parse().ok()).unwrap_or(CUTS);
+    let mut seen = Vec::new();
+    for cut in 0..cuts {
+        let name = format!("stopped-{cut}");
+        let volumes = lab.volumes(&real.client, asked, Some(holding(round)));
+        let Report { manifest, .. } = lab.back_up(real, &name, volumes).await;
+        assert!(manifest.problems.is_empty(), "{:?}", manifest.problems);
+        let mut held = manifest.volumes.iter().map(|volume| volume.data.held().unwrap());
+        assert!(held.all(|held| (held.level, held.method) == (Level::Filesystem, method)), "{:?}", manifest.volumes);
+        let window = manifest.cut.window.unwrap();
+        assert!(window.from <= manifest.cut.read_at && manifest.cut.read_at <= window.to);
+        let numbers = numbers(&lab.repository, real, &name).await;
+        assert!(numbers.stood_beside_each_other(), "{name}: {numbers:?}");
+        seen.push(numbers);
+    }
+    assert!(seen.windows(2).all(|pair| pair[0].a < pair[1].a), "the counter stood still: {seen:?}");
+
+    let mut broken = 0;
+    let controls = cuts.div_ceil(2);
+    for cut in 0..controls {
+        let name = format!("live-{cut}");
+        let report = lab.back_up(real, &name, lab.volumes(&real.client, Some("live"), Some(holding(round)))).await;
+        let volumes = report.manifest.volumes;
+        assert!(volumes.iter().all(|volume| volume.data.held().unwrap().level == Level::Fuzzy));
+        broken += usize::from(!numbers(&lab.repository, real, &name).await.stood_beside_each_other());
+    }
+    assert!(broken * 2 >= controls, "without a stop only {broken} of {controls} broke: the test proves nothing");
+    counter.end().await;
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn volumes_and_api_are_one_instant_by_freeze_and_are_not_without_it() {
+    let (Some(ext4), Some(xfs)) = (require::loop_device("ext4"), require::loop_device("xfs")) else { return };
+    on_real_cluster(NODE, async |real| {
+        let (a, b, lab) = (LoopMount::new(ext4), LoopMount::new(xfs), Lab::new().await);
+        claim(&real, "a", &a.path()).await;
+        claim(&real, "b", &b.path()).await;
+        pod(&real, "holder", &["a", "b"], IDLE, &[]).await;
+        let counter = Counter::of_this_process(&real, &a.path(), &b.path()).await;
+        let seen = seen(&lab, &real, counter, None, Method::Precopy).await;
+        assert!(seen.iter().any(Numbers::are_even) && seen.iter().any(Numbers::lack_b), "{seen:?}");
+    })
+    .await;
+}
+
+/// A pause stops whoever writes C too, between B and C: only it can show this.
+async fn is_one_instant_by_pause(kinds: [&str; 2], method: Method) {
+    let [Some(first), Some(second)] = kinds.map(require::loop_device) else { return };
+    on_real_cluster(NODE, async |real| {
+        let (a, b, lab) = (LoopMount::new(first), LoopMount::new(second), Lab::new().await);
+        claim(&real, "a", &a.path()).await;
+        claim(&real, "b", &b.path()).await;
+        let counter = Counter::of_a_pod(&real).await;
+        let seen = seen(&lab, &real, counter, Some(&method.to_string()), method).await;
+        assert!(seen.iter().any(Numbers::lack_b) && seen.iter().any(Numbers::lack_c), "{seen:?}");
+        for mount in [&a, &b] {
+            let left = std::fs::read_dir(mount.path()).unwrap().map(|entry| entry.unwrap().file_name());
+            assert!(!left.into_iter().any(|name| name.to_string_lossy().starts_with(".stillpoint")));
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn volumes_and_api_are_one_instant_by_pause_and_snapshots() {
+    is_one_instant_by_pause(["btrfs", "btrfs"], Method::Btrfs).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn volumes_and_api_are_one_instant_by_pause_and_clones() {
+    is_one_instant_by_pause(["xfs", "btrfs"], Method::Reflink).await;
+}

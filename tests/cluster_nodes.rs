@@ -1,0 +1,110 @@
+//! One cut over two nodes, the second of which the test lays out on this machine.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use common::{
+    agents::{Installed, with_agents},
+    counter::{Counter, Numbers, holding, numbers},
+    second_node::SecondNode,
+    volumes::{IDLE, back_up, claim, claim_on, file, pod, writes},
+};
+use futures::FutureExt;
+use stillpoint_agent::{OnStep, Step, Way};
+use stillpoint_api::{Level, ProblemKind};
+use stillpoint_test_support::{loop_mount::LoopMount, require};
+
+const CUTS: usize = 8;
+
+/// Runs a test with a volume `a` on the first node and a volume `b` on the second.
+async fn on_two_nodes(test: impl AsyncFnOnce(&Installed, &LoopMount, &LoopMount, SecondNode) -> SecondNode) {
+    let (Some(ext4), Some(xfs)) = (require::loop_device("ext4"), require::loop_device("xfs")) else { return };
+    with_agents(async |installed| {
+        let Some(mut node) = SecondNode::start(installed).await else { return };
+        let (a, b, real) = (LoopMount::new(ext4), LoopMount::new(xfs), &installed.real);
+        claim(real, "a", &a.path()).await;
+        claim_on(real, &node.name, "b", &b.path()).await;
+        pod(real, "first", &["a"], IDLE, &[]).await;
+        node.pod(installed, "second", "b", &b.path()).await;
+        let node = test(installed, &a, &b, node).await;
+        node.remove(installed).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn volumes_of_two_nodes_and_the_api_are_one_instant() {
+    on_two_nodes(async |installed, a, b, node| {
+        let (real, repository) = (&installed.real, installed.repository().await);
+        let counter = Counter::of_this_process(real, &a.path(), &b.path()).await;
+        let round = counter.round().await;
+        let mut seen = Vec::new();
+        for cut in 0..CUTS {
+            let name = format!("two-{cut}");
+            let volumes = installed.volumes(&real.client, Way::Direct, Some(holding(round)));
+            let manifest = back_up(real, &repository, &name, volumes).await.unwrap().manifest;
+            assert!(manifest.problems.is_empty(), "{:?}", manifest.problems);
+            let held: Vec<_> = manifest.volumes.iter().map(|volume| volume.data.held().unwrap()).collect();
+            assert!(held.iter().all(|held| held.level == Level::Filesystem));
+            assert!(held[0].node != node.name && held[1].node == node.name, "{held:?}");
+            let numbers = numbers(&repository, real, &name).await;
+            assert!(numbers.stood_beside_each_other(), "{name}: {numbers:?}");
+            seen.push(numbers);
+        }
+        assert!(seen.windows(2).all(|pair| pair[0].a < pair[1].a), "the counter stood still: {seen:?}");
+        assert!(seen.iter().any(Numbers::lack_b) || seen.iter().any(Numbers::are_even), "{seen:?}");
+        counter.end().await;
+        node
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_agents_one_is_killed_while_writers_stand_still_and_the_cut_is_taken_without_it_by_name() {
+    on_two_nodes(async |installed, a, b, node| {
+        let (real, repository) = (&installed.real, installed.repository().await);
+        for (mount, content) in [(a, "of a"), (b, "of b")] {
+            std::fs::write(mount.path().join("file"), content).unwrap();
+        }
+        let name = node.name.clone();
+        let node = Arc::new(Mutex::new(node));
+        let (victim, steps, frozen) = (node.clone(), Arc::new(AtomicU64::new(0)), b.path());
+        let on_step: OnStep = Arc::new(move |step| {
+            if step != Step::Revision || steps.fetch_add(1, Ordering::Relaxed) > 0 {
+                return std::future::ready(()).boxed();
+            }
+            victim.lock().unwrap().kill_agent();
+            writes(frozen.join("after"), Duration::from_secs(1)).boxed()
+        });
+        let volumes = installed.volumes(&real.client, Way::Direct, Some(on_step));
+        let manifest = back_up(real, &repository, "killed", volumes).await.unwrap().manifest;
+        for mount in [a, b] {
+            writes(mount.path().join("after"), Duration::from_secs(1)).await;
+        }
+        assert_eq!(manifest.cut.attempts, 2);
+        let [problem] = &manifest.problems[..] else { panic!("{:?}", manifest.problems) };
+        let claim = format!("persistentvolumeclaims.core/{}/b", real.namespace);
+        assert_eq!((problem.kind, &problem.subject), (ProblemKind::Volume, &claim));
+        assert!(problem.message.contains(&name), "{problem:?}");
+        let held: Vec<_> = manifest.volumes.iter().map(|volume| volume.data.held().is_some()).collect();
+        assert_eq!(held, [true, false]);
+        assert_eq!(file(&repository, "killed", "a", "file").await.unwrap(), b"of a");
+
+        node.lock().unwrap().start_agent();
+        let volumes = installed.volumes(&real.client, Way::Direct, None);
+        let next = back_up(real, &repository, "next", volumes).await.unwrap().manifest;
+        assert!(next.problems.is_empty() && next.cut.attempts == 1, "{:?}", next.problems);
+        assert_eq!(file(&repository, "next", "b", "file").await.unwrap(), b"of b");
+        Arc::into_inner(node).unwrap().into_inner().unwrap()
+    })
+    .await;
+}
