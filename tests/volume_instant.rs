@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 mod instant {
+    mod full;
     mod killed;
     mod misses;
     mod order;
