@@ -3,6 +3,8 @@
 //! What happens once stands here (which cluster, name and lock, manifest, commit); what can be retried, an attempt at
 //! one revision, is apart, so that a lost revision costs lists and never a half-written backup.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use stillpoint_api::{Backup, Cluster, Cut, Manifest, Outcome, Scope, Trees, VolumeIntent, manifest::FORMAT_VERSION};
 use stillpoint_catalog::{self as catalog, Committed, Draft};
@@ -68,8 +70,10 @@ pub struct Progress {
     pub units_done: u64,
     /// Objects captured so far.
     pub objects: u64,
-    /// What is done with volumes, for people.
-    pub volumes: String,
+    /// Whether hooks run or writers stand still.
+    pub quiescing: bool,
+    /// What each node is at with volumes, for people.
+    pub nodes: BTreeMap<String, String>,
 }
 
 /// A backup that was taken.

@@ -11,6 +11,7 @@ mod agents;
 mod claims;
 mod link;
 mod nodes;
+mod queue;
 mod quiesce;
 mod record;
 mod seen;
@@ -20,7 +21,10 @@ use std::{fmt, sync::Arc, time::Duration};
 use futures::future::BoxFuture;
 use stillpoint_hooks::hook::journal::Journal;
 
-pub use self::agents::{AgentError, Agents, Way};
+pub use self::{
+    agents::{AgentError, Agents, Way},
+    queue::{Queue, Queued},
+};
 pub(crate) use self::{
     quiesce::{Instant, Quiesce, Stored, Subject, Void},
     record::{Recorded, method},

@@ -25,7 +25,7 @@ pub use self::service::{ServeError, Server, Tls};
 use self::{
     lease::Lease,
     turns::Turns,
-    wire::{CutAnswer, CutRequest, DescribeAnswer, Held},
+    wire::{CutAnswer, CutRequest, DescribeAnswer},
 };
 
 /// Answers that wait to be sent.
@@ -85,14 +85,11 @@ impl Node {
 
     /// What the agent says of itself.
     pub(crate) fn describe(&self) -> DescribeAnswer {
-        let held = self.turns.holders().into_iter();
-        let held =
-            held.map(|holder| Held { backup: holder.backup, filesystems: holder.devices, waiting: holder.waiting });
         DescribeAnswer {
             node: self.config.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             cannot_stop: self.config.cannot_stop.clone().unwrap_or_default(),
-            held: held.collect(),
+            sessions: self.turns.sessions(),
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! One file per verb; what they share is which backup is meant and whom to trust.
 
+mod agents;
 mod cat;
 mod create;
 mod delete;
@@ -31,7 +32,7 @@ pub(crate) enum BackupCommand {
     /// Lists the backups and what restore tests said of them.
     #[command(after_help = "Example:\n  stillpoint backup get -o json | jq -r '.[].name'")]
     Get(get::GetArgs),
-    /// Shows what a backup holds, what it does not hold, and why.
+    /// Shows what a backup holds, what it does not hold, and why; of one under way, whom it waits for.
     #[command(after_help = "Example:\n  stillpoint backup describe shop-1 --details")]
     Describe(describe::DescribeArgs),
     /// Prints one object as it was captured.

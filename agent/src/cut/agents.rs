@@ -31,7 +31,10 @@ use tonic::{
 };
 
 use super::link::Link;
-use crate::node::{Node, wire::node_client::NodeClient};
+use crate::node::{
+    Node,
+    wire::{DescribeAnswer, DescribeRequest, node_client::NodeClient},
+};
 
 /// How long the way to an agent may take to open.
 const CONNECT: Duration = Duration::from_secs(15);
@@ -191,6 +194,19 @@ impl Found {
 }
 
 impl ClusterAgents {
+    /// The nodes that an agent runs on.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = &str> {
+        self.by_node.keys().map(String::as_str)
+    }
+
+    /// What the agent of a node says of itself.
+    pub(crate) async fn describe(&self, node: &str) -> Result<DescribeAnswer, AgentError> {
+        let mut agent = NodeClient::new(self.connect(node).await?);
+        let asked = time::timeout(CONNECT, agent.describe(self.authorised(DescribeRequest {}))).await;
+        let asked = asked.map_err(|_| self.unreachable(node, format!("no answer within {} s", CONNECT.as_secs())))?;
+        Ok(asked.map_err(|status| self.unreachable(node, status.message()))?.into_inner())
+    }
+
     fn authorised<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         // a token is ASCII by its own rules

@@ -71,7 +71,7 @@ impl Link {
     /// Waits for a further answer to Begin.
     pub(crate) async fn wait(&self, patience: Duration) -> Result<Answer, LinkError> {
         let mut answers = self.answers.lock().await;
-        self.answer(&mut answers, |answer| matches!(answer, Answer::Turn(_)), patience).await
+        self.answer(&mut answers, begins, patience).await
     }
 
     /// Whether nobody is at its other end any more.
@@ -137,7 +137,7 @@ impl Link {
 /// What answers a question.
 fn fitting(step: &Step) -> fn(&Answer) -> bool {
     match step {
-        Step::Begin(_) => |answer| matches!(answer, Answer::Waiting(_) | Answer::Turn(_)),
+        Step::Begin(_) => begins,
         Step::Prepare(_) => |answer| matches!(answer, Answer::Prepared(_)),
         Step::Stop(_) => |answer| matches!(answer, Answer::Stopped(_) | Answer::NotStopped(_)),
         Step::Snapshot(_) => |answer| matches!(answer, Answer::Snapshotted(_)),
@@ -145,6 +145,11 @@ fn fitting(step: &Step) -> fn(&Answer) -> bool {
         Step::Store(_) => |answer| matches!(answer, Answer::Stored(_)),
         Step::Keep(_) | Step::Beat(_) => |_| true,
     }
+}
+
+/// Whether it answers Begin.
+fn begins(answer: &Answer) -> bool {
+    matches!(answer, Answer::Waiting(_) | Answer::Turn(_))
 }
 
 async fn read(

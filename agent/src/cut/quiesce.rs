@@ -155,7 +155,7 @@ impl Quiesce {
         let nodes = Nodes { members: self.members.clone(), max: self.request.max, standing: standing.clone() };
         let hooks = self.planned_hooks();
         let work = instant(self.client.clone(), self.retry.clone(), self.request.on_step.clone(), standing.subscribe());
-        self.note("quiescing".to_owned());
+        self.progress.send_modify(|progress| progress.quiescing = true);
         let session = Session::start(&self.sessions, hooks, nodes, LIMITS, work);
         let report = tokio::select! {
             report = session.ended() => report,

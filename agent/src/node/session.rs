@@ -75,6 +75,8 @@ struct Session {
 struct Member {
     id: String,
     capture: Box<dyn Capture>,
+    /// How far it is.
+    counts: watch::Receiver<Progress>,
 }
 
 struct Answers(mpsc::Sender<Result<CutAnswer, Status>>);
@@ -98,15 +100,20 @@ impl Session {
         let found = found.await.map_err(|_| Ended::Protocol("the lookup"))?;
         let devices: BTreeSet<_> =
             found.iter().filter_map(|(found, _)| Some(found.as_ref().ok()?.device.clone())).collect();
-        let turns = self.node.turns.clone();
-        let place = turns.join(&begin.backup, devices);
-        let behind = place.behind();
-        if !behind.is_empty() {
+        let volumes = begin.volumes.iter().map(|volume| volume.id.clone()).collect();
+        // ours until the end of this function
+        let place = self.node.turns.join(&begin.backup, volumes, devices);
+        let mut told = None;
+        loop {
+            let behind = tokio::select! {
+                behind = place.behind(told.as_deref()) => behind,
+                () = self.lease.gone() => return Err(Gone.into()),
+            };
+            if behind.is_empty() {
+                break;
+            }
+            told = Some(behind.clone());
             self.answers.say(Answer::Waiting(wire::Waiting { behind })).await?;
-        }
-        tokio::select! {
-            () = place.turn() => {}
-            () = self.lease.gone() => return Err(Gone.into()),
         }
         self.answers.say(Answer::Turn(wire::Empty {})).await?;
         let Step::Prepare(_) = self.lease.next().await? else {
@@ -162,9 +169,8 @@ impl Session {
         let (mut volumes, mut nodes) = (Vec::new(), Vec::new());
         let members = std::mem::take(&mut self.members);
         for (number, member) in members.into_iter().enumerate() {
-            let (_, counts) = watch::channel(Progress::default());
             let phase = format!("storing {}", member.id);
-            match telling((&self.lease, &self.answers), phase, counts, member.capture.store()).await? {
+            match telling((&self.lease, &self.answers), phase, member.counts, member.capture.store()).await? {
                 Ok(stored) => {
                     let Stored { root, .. } = &stored;
                     nodes.push(stillpoint_repository::Node { name: number.to_string().into(), ..root.clone() });

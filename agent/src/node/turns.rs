@@ -11,6 +11,8 @@ use std::{
 use stillpoint_hooks::mounts::Device;
 use tokio::sync::watch;
 
+use super::wire;
+
 /// The filesystems of the node, and who holds or waits for them. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Turns {
@@ -23,6 +25,7 @@ pub(crate) struct Turns {
 struct Ticket {
     number: u64,
     backup: String,
+    volumes: Vec<String>,
     devices: BTreeSet<Device>,
 }
 
@@ -33,14 +36,6 @@ pub(crate) struct Place {
     number: u64,
 }
 
-/// A session that holds filesystems, and the backups that wait for one of them.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Holder {
-    pub(crate) backup: String,
-    pub(crate) devices: Vec<String>,
-    pub(crate) waiting: Vec<String>,
-}
-
 impl Default for Turns {
     fn default() -> Self {
         Self { queue: Arc::default(), changes: watch::Sender::new(()) }
@@ -48,29 +43,24 @@ impl Default for Turns {
 }
 
 impl Turns {
-    /// Joins the queue for these filesystems.
-    pub(crate) fn join(&self, backup: &str, devices: BTreeSet<Device>) -> Place {
+    /// Joins the queue for the filesystems that these volumes lie on.
+    pub(crate) fn join(&self, backup: &str, volumes: Vec<String>, devices: BTreeSet<Device>) -> Place {
         let mut queue = self.queue();
         let number = queue.last().map_or(0, |last| last.number + 1);
-        queue.push(Ticket { number, backup: backup.to_owned(), devices });
+        queue.push(Ticket { number, backup: backup.to_owned(), volumes, devices });
         drop(queue);
         Place { turns: self.clone(), number }
     }
 
-    /// Who holds filesystems now, and who waits for them.
-    pub(crate) fn holders(&self) -> Vec<Holder> {
+    /// Who is in the queue, and who waits for whom, in the order in which they came.
+    pub(crate) fn sessions(&self) -> Vec<wire::Session> {
         let queue = self.queue();
-        let holds = |ticket: &&Ticket| before(&queue, ticket.number).is_empty();
-        let holder = |ticket: &Ticket| Holder {
+        let session = |ticket: &Ticket| wire::Session {
             backup: ticket.backup.clone(),
-            devices: ticket.devices.iter().map(ToString::to_string).collect(),
-            waiting: queue
-                .iter()
-                .filter(|other| other.number > ticket.number && !other.devices.is_disjoint(&ticket.devices))
-                .map(|other| other.backup.clone())
-                .collect(),
+            volumes: ticket.volumes.clone(),
+            behind: before(&queue, ticket.number),
         };
-        queue.iter().filter(holds).map(holder).collect()
+        queue.iter().map(session).collect()
     }
 
     fn queue(&self) -> MutexGuard<'_, Vec<Ticket>> {
@@ -79,17 +69,13 @@ impl Turns {
 }
 
 impl Place {
-    /// The backups that are to end before it is this one's turn.
-    pub(crate) fn behind(&self) -> Vec<String> {
-        before(&self.turns.queue(), self.number)
-    }
-
-    /// Waits for its turn; cancel safe.
-    pub(crate) async fn turn(&self) {
+    /// The backups that are to end before it is this one's turn, once they are not those that were told; cancel safe.
+    pub(crate) async fn behind(&self, told: Option<&[String]>) -> Vec<String> {
         let mut changes = self.turns.changes.subscribe();
-        while !self.behind().is_empty() {
-            if changes.changed().await.is_err() {
-                return;
+        loop {
+            let behind = before(&self.turns.queue(), self.number);
+            if told != Some(&behind[..]) || changes.changed().await.is_err() {
+                return behind;
             }
         }
     }
@@ -122,36 +108,36 @@ mod tests {
     #[tokio::test]
     async fn a_filesystem_is_one_sessions_and_the_next_waits_for_its_end() {
         let turns = Turns::default();
-        let first = turns.join("a", devices(["8:1", "8:2"]));
-        first.turn().await;
-        let second = turns.join("b", devices(["8:2", "8:3"]));
-        let third = turns.join("c", devices(["8:3"]));
-        let other = turns.join("d", devices(["8:9"]));
-        other.turn().await;
-        assert_eq!((second.behind(), third.behind()), (vec!["a".to_owned()], vec!["b".to_owned()]));
-        assert!(second.turn().now_or_never().is_none());
-        let holders: Vec<_> = turns.holders().into_iter().map(|holder| (holder.backup, holder.waiting)).collect();
-        assert_eq!(holders, [("a".to_owned(), vec!["b".to_owned()]), ("d".to_owned(), vec![])]);
-        let waits = tokio::spawn(async move {
-            second.turn().await;
-            second
-        });
+        let first = turns.join("a", vec!["shop/data".to_owned()], devices(["8:1", "8:2"]));
+        let second = turns.join("b", Vec::new(), devices(["8:2", "8:3"]));
+        let third = turns.join("c", Vec::new(), devices(["8:1", "8:3"]));
+        let other = turns.join("d", Vec::new(), devices(["8:9"]));
+        let none: [&str; 0] = [];
+        assert_eq!((first.behind(None).await, other.behind(None).await), (Vec::new(), Vec::new()));
+        let behind = (second.behind(None).await, third.behind(None).await);
+        assert_eq!(behind, (vec!["a".to_owned()], vec!["a".to_owned(), "b".to_owned()]));
+        let sessions = turns.sessions();
+        let told: Vec<_> = sessions.iter().map(|session| (session.backup.as_str(), session.behind.len())).collect();
+        assert_eq!((&sessions[0].volumes[0][..], told), ("shop/data", vec![("a", 0), ("b", 1), ("c", 2), ("d", 0)]));
+
+        assert!(second.behind(Some(&behind.0)).now_or_never().is_none());
+        let (waits, both) = (tokio::spawn(async move { (second.behind(Some(&behind.0)).await, second) }), behind.1);
         drop(first);
-        let second = waits.await.unwrap();
-        assert!(third.turn().now_or_never().is_none(), "who came first goes first");
+        let (turn, second) = waits.await.unwrap();
+        assert_eq!(turn, none);
+        // it waits for others than before, and who came first goes first
+        assert_eq!(third.behind(Some(&both)).await, ["b"]);
         drop(second);
-        third.turn().await;
+        assert_eq!(third.behind(Some(&["b".to_owned()])).await, none);
     }
 
     #[tokio::test]
     async fn who_gives_up_waiting_holds_nobody_up() {
         let turns = Turns::default();
-        let first = turns.join("a", devices(["8:1"]));
-        let second = turns.join("b", devices(["8:1"]));
-        let third = turns.join("c", devices(["8:1"]));
+        let [first, second, third] = ["a", "b", "c"].map(|name| turns.join(name, Vec::new(), devices(["8:1"])));
         drop(second);
         drop(first);
-        third.turn().await;
-        assert_eq!(turns.holders().len(), 1);
+        assert!(third.behind(None).await.is_empty());
+        assert_eq!(turns.sessions().len(), 1);
     }
 }

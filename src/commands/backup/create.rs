@@ -1,6 +1,6 @@
 //! `stillpoint backup create`.
 
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write};
 
 use anyhow::bail;
 use clap::Args;
@@ -18,6 +18,9 @@ use crate::{
     keys::SigningArgs,
     output, progress,
 };
+
+/// Nodes whose progress is shown.
+const NODES: usize = 8;
 
 pub(crate) const EXAMPLES: &str = "Examples:
   stillpoint backup create shop-1 --include-namespaces 'shop*'
@@ -138,15 +141,24 @@ fn key(signing: &SigningArgs) -> anyhow::Result<SigningKey> {
 }
 
 fn describe_progress(progress: &Progress) -> String {
-    let Progress { attempt, revision, units, units_done, objects, volumes } = progress;
+    let Progress { attempt, revision, units, units_done, objects, quiescing, nodes } = progress;
     match attempt {
-        _ if !volumes.is_empty() => volumes.clone(),
+        _ if !nodes.is_empty() => describe_nodes(nodes),
+        _ if *quiescing => "quiescing".to_owned(),
         0 => "asking the cluster what it serves".to_owned(),
         attempt => {
             let retaken = if *attempt > 1 { format!(" (attempt {attempt})") } else { String::new() };
             format!("revision {revision}{retaken}: {units_done} of {units} lists, {} objects", output::count(*objects))
         }
     }
+}
+
+fn describe_nodes(nodes: &BTreeMap<String, String>) -> String {
+    let mut lines: Vec<_> = nodes.iter().take(NODES).map(|(node, note)| format!("node {node}: {note}")).collect();
+    if let Some(more) = nodes.len().checked_sub(NODES).filter(|more| *more > 0) {
+        lines.push(format!("and {}", output::counted(more as u64, "more node")));
+    }
+    lines.join("\n  ")
 }
 
 /// What a user wants to know of a new backup.

@@ -4,11 +4,12 @@ use std::fmt::Write;
 
 use clap::Args;
 use serde::Serialize;
+use stillpoint_agent::Queued;
 use stillpoint_api::{Digest, Exclusion, Manifest, SignerState, TypeRecord, VolumeData, VolumeRecord};
-use stillpoint_catalog as catalog;
+use stillpoint_catalog::{self as catalog, Error};
 
-use super::{ReadArgs, get::seconds, volumes};
-use crate::{args::OutputArgs, exit::Exit, output};
+use super::{ReadArgs, agents::AgentsArgs, get::seconds, volumes};
+use crate::{args::OutputArgs, cluster::ClusterArgs, exit::Exit, output};
 
 #[derive(Debug, Args)]
 pub(crate) struct DescribeArgs {
@@ -19,6 +20,10 @@ pub(crate) struct DescribeArgs {
     details: bool,
     #[command(flatten)]
     read: ReadArgs,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    #[command(flatten)]
+    agents: AgentsArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -34,7 +39,14 @@ struct Description<'a> {
 }
 
 pub(crate) async fn run(args: DescribeArgs) -> anyhow::Result<Exit> {
-    let (repository, trust, backup) = args.read.find(&args.name).await?;
+    let DescribeArgs { name, details, read, cluster, agents, output } = args;
+    let (repository, trust) = read.open().await?;
+    let backup = match catalog::find(&repository, &name, &trust).await {
+        Err(error @ Error::NotFound { .. }) => {
+            return under_way(&name, error, agents.queued(&cluster, &name).await, output);
+        }
+        found => found?,
+    };
     let tested = catalog::standing(&repository, backup.root, &trust).await?.to_string();
     let description = Description {
         root: backup.root,
@@ -43,8 +55,61 @@ pub(crate) async fn run(args: DescribeArgs) -> anyhow::Result<Exit> {
         tested,
         manifest: &backup.manifest,
     };
-    output::print(args.output.output, &description, || description.to_text(args.details))?;
+    output::print(output.output, &description, || description.to_text(details))?;
     Ok(Exit::Done)
+}
+
+/// A backup that is not in the repository yet.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct UnderWay<'a> {
+    name: &'a str,
+    nodes: Vec<OnNode>,
+}
+
+/// What it does on a node.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct OnNode {
+    node: String,
+    volumes: Vec<String>,
+    /// The backups that it waits for; none where it is its turn.
+    behind: Vec<String>,
+}
+
+fn under_way(
+    name: &str,
+    not_found: Error,
+    queued: anyhow::Result<Vec<Queued>>,
+    output: OutputArgs,
+) -> anyhow::Result<Exit> {
+    let queued = queued.unwrap_or_else(|error| {
+        output::note(format_args!(
+            "whether {name} is under way cannot be told: {}",
+            output::printable(&error.to_string())
+        ));
+        Vec::new()
+    });
+    if queued.is_empty() {
+        return Err(not_found.into());
+    }
+    let nodes = queued.into_iter().map(|Queued { node, volumes, behind, .. }| OnNode { node, volumes, behind });
+    let under_way = UnderWay { name, nodes: nodes.collect() };
+    output::print(output.output, &under_way, || under_way.to_text())?;
+    Ok(Exit::Done)
+}
+
+impl UnderWay<'_> {
+    fn to_text(&self) -> String {
+        let state = "under way, not in the repository yet".to_owned();
+        let row = |on: &OnNode| {
+            let turn =
+                if on.behind.is_empty() { "its own".to_owned() } else { format!("after {}", on.behind.join(", ")) };
+            [on.node.clone(), on.volumes.join(", "), turn]
+        };
+        let nodes = output::table(["NODE", "VOLUMES", "TURN"], self.nodes.iter().map(row));
+        format!("{}\n{nodes}", output::fields(&[("Name", self.name.to_owned()), ("State", state)]))
+    }
 }
 
 impl Description<'_> {

@@ -5,9 +5,10 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
-use stillpoint_agent::{Agents, HooksRequest, Node, VolumesRequest, Way};
-use stillpoint_api::{Method, VolumeData, VolumeRecord, installation::NAMESPACE};
+use stillpoint_agent::{Agents, HooksRequest, Node, VolumesRequest};
+use stillpoint_api::{Method, VolumeData, VolumeRecord};
 
+use super::agents::AgentsArgs;
 use crate::{
     args::{MethodArg, RepoArgs},
     cluster::{ClusterArgs, Target},
@@ -22,12 +23,6 @@ pub(crate) struct VolumesArgs {
     /// Copy the volumes of this host's pods without an agent, as root; the value is the node's name in the cluster
     #[arg(long, value_name = "NODE")]
     node_local: Option<String>,
-    /// The namespace that `stillpoint install` put the agents into
-    #[arg(long, value_name = "NAME", default_value = NAMESPACE)]
-    agent_namespace: String,
-    /// Reach agents by their addresses, from within the cluster's network, instead of through the API server
-    #[arg(long)]
-    direct: bool,
     /// How to copy every volume [default: what fits it best; an annotation stillpoint.dev/volume-method names another]
     #[arg(long, value_enum, value_name = "METHOD")]
     volume_method: Option<MethodArg>,
@@ -44,22 +39,20 @@ pub(crate) struct VolumesArgs {
     #[arg(long, env = "STILLPOINT_HOOK_JOURNAL", value_name = "DIR")]
     hook_journal: Option<PathBuf>,
     #[command(flatten)]
+    agents: AgentsArgs,
+    #[command(flatten)]
     node: NodeArgs,
 }
 
 impl VolumesArgs {
     /// Who copies volumes, and how.
     pub(super) async fn request(self, cluster: &ClusterArgs, repo: &RepoArgs) -> anyhow::Result<VolumesRequest> {
-        let Self { node_local, agent_namespace, direct, volume_method, budget, max, no_hooks, hook_journal, node } =
-            self;
+        let Self { node_local, volume_method, budget, max, no_hooks, hook_journal, agents, node } = self;
         // hooks and sessions may be silent for long, and have deadlines of their own
         let Target { client: patient, name } = cluster.connect_for_streams().await?;
         let agents = match node_local {
             Some(node_name) => Agents::Local(Node::new(node.config(node_name).await?)),
-            None => {
-                let way = if direct { Way::Direct } else { Way::PortForward };
-                Agents::Cluster { client: patient.clone(), namespace: agent_namespace, way }
-            }
+            None => agents.of(patient.clone()),
         };
         let hooks = match no_hooks {
             true => None,

@@ -100,10 +100,13 @@ impl Quiesce {
             compression: self.request.compression.into(),
         };
         let mut answer = link.ask(Step::Begin(begin), ANSWER).await;
-        if let Ok(Answer::Waiting(wire::Waiting { behind })) = &answer {
-            self.note(format!("node {node}: waiting for {}", behind.join(", ")));
+        while let Ok(Answer::Waiting(wire::Waiting { behind })) = &answer {
+            let behind = behind.join(", ");
+            tracing::info!(node, behind, "waiting for other backups");
+            self.note(node, Some(format!("waiting for {behind}")));
             answer = link.wait(LONG).await;
         }
+        self.note(node, None);
         match answer {
             Ok(Answer::Turn(_)) => Ok(link),
             Ok(other) => Err(link.unexpected(&other).to_string()),
@@ -122,19 +125,28 @@ impl Quiesce {
     pub(super) async fn noting<T>(&self, link: &Link, work: impl Future<Output = T>) -> T {
         let mut work = std::pin::pin!(work);
         let mut news = link.news();
+        // what it was at before
+        news.mark_unchanged();
         loop {
             tokio::select! {
-                done = &mut work => return done,
+                done = &mut work => {
+                    self.note(&link.node, None);
+                    return done;
+                }
                 Ok(()) = news.changed() => {
                     let wire::Progress { phase, files, bytes_read, .. } = news.borrow_and_update().progress.clone();
-                    self.note(format!("node {}: {phase}: {files} files, {} MiB read", link.node, bytes_read >> 20));
+                    self.note(&link.node, Some(format!("{phase}: {files} files, {} MiB read", bytes_read >> 20)));
                 }
             }
         }
     }
 
-    pub(super) fn note(&self, note: String) {
-        self.progress.send_modify(|progress| progress.volumes = note);
+    /// Says what a node is at.
+    fn note(&self, node: &str, note: Option<String>) {
+        self.progress.send_modify(|progress| match note {
+            Some(note) => drop(progress.nodes.insert(node.to_owned(), note)),
+            None => drop(progress.nodes.remove(node)),
+        });
     }
 
     fn take(&mut self, link: Link, volumes: Vec<(wire::Volume, Vec<String>)>, prepared: wire::Prepared) {

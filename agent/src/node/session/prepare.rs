@@ -78,9 +78,9 @@ impl Session {
         let (progress, counts) = watch::channel(Progress::default());
         let preparing = volume::prepare(volume, plan, target, settings, progress);
         let phase = format!("preparing {}", asked.id);
-        Ok(match telling((&self.lease, &self.answers), phase, counts, preparing).await? {
+        Ok(match telling((&self.lease, &self.answers), phase, counts.clone(), preparing).await? {
             Ok(capture) => {
-                self.members.push(Member { id: asked.id.clone(), capture });
+                self.members.push(Member { id: asked.id.clone(), capture, counts });
                 told
             }
             Err(error) => wire::PreparedVolume { refused: error.to_string(), ..told },
