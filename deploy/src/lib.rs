@@ -12,7 +12,7 @@ mod tests;
 
 use askama::Template;
 pub use certificate::{Certificate, CertificateError};
-pub use options::{ApiServer, Image, Namespace, Options, OptionsError};
+pub use options::{ApiServer, HostFolder, Image, Namespace, Options, OptionsError};
 pub use stillpoint_api::installation::{
     AGENT, AUTHORITY as AUTHORITY_CONFIG_MAP, CLIENT_ACCOUNT as CLIENT, NAMESPACE as DEFAULT_NAMESPACE, PORT,
 };
@@ -23,6 +23,9 @@ pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 pub const MANAGED_BY: &str = "stillpoint-install";
 /// The Secret that holds an agent's certificate (`tls.crt`) and its key (`tls.key`).
 pub const CERTIFICATE_SECRET: &str = "stillpoint-agent-tls";
+
+/// Kubelet's folder where a node says nothing else.
+pub const DEFAULT_KUBELET_ROOT: &str = "/var/lib/kubelet";
 
 /// A type of what is installed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +70,7 @@ struct Install<'a> {
     image: &'a str,
     host_network: bool,
     api_server: Option<&'a ApiServer>,
+    kubelet_root: &'a str,
     certificate: &'a Certificate,
 }
 
@@ -75,7 +79,7 @@ struct Install<'a> {
 /// # Errors
 /// A template cannot be filled, which is a mistake in it.
 pub fn manifests(options: &Options, certificate: &Certificate) -> Result<String, askama::Error> {
-    let Options { namespace, make_namespace, image, host_network, api_server } = options;
+    let Options { namespace, make_namespace, image, host_network, api_server, kubelet_root } = options;
     Install {
         version: env!("CARGO_PKG_VERSION"),
         managed_by: MANAGED_BY,
@@ -85,6 +89,7 @@ pub fn manifests(options: &Options, certificate: &Certificate) -> Result<String,
         image: image.as_str(),
         host_network: *host_network,
         api_server: api_server.as_ref(),
+        kubelet_root: kubelet_root.as_str(),
         certificate,
     }
     .render()

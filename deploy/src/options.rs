@@ -17,6 +17,8 @@ pub struct Options {
     pub host_network: bool,
     /// Where agents reach the API server; none for what kubelet tells every pod.
     pub api_server: Option<ApiServer>,
+    /// Kubelet's folder on every node.
+    pub kubelet_root: HostFolder,
 }
 
 /// A value that cannot be meant.
@@ -31,6 +33,9 @@ pub enum OptionsError {
     /// Not a server's address.
     #[error("{0:?} is no address of an API server: write HOST:PORT")]
     ApiServer(String),
+    /// Not a folder's path.
+    #[error("{0:?} is no folder: write an absolute path of letters, digits and . _ - + = @ , / alone")]
+    HostFolder(String),
 }
 
 /// A namespace's name.
@@ -106,6 +111,28 @@ impl FromStr for ApiServer {
     }
 }
 
+/// A folder on nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostFolder(String);
+
+impl HostFolder {
+    /// The path.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for HostFolder {
+    type Err = OptionsError;
+
+    fn from_str(text: &str) -> Result<Self, OptionsError> {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-+=@,/".contains(c);
+        let is_folder =
+            text.starts_with('/') && text.chars().all(is_plain) && !text.split('/').any(|part| part == "..");
+        if is_folder { Ok(Self(text.to_owned())) } else { Err(OptionsError::HostFolder(text.to_owned())) }
+    }
+}
+
 /// What Kubernetes calls an RFC 1123 label.
 fn is_label(text: &str) -> bool {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
@@ -127,6 +154,9 @@ mod tests {
         for text in ["", "host", "host:", "host:99999", "ho st:1", "host:1\n", "\"host:1"] {
             assert!(text.parse::<ApiServer>().is_err(), "{text:?}");
         }
+        for text in ["", "var/lib", "/var/lib/ku be", "/a\nb", "/a\"", "/$(NODE_NAME)", "/var/../etc"] {
+            assert!(text.parse::<HostFolder>().is_err(), "{text:?}");
+        }
     }
 
     #[test]
@@ -138,5 +168,7 @@ mod tests {
         let six = "[fd00::1]:6443".parse::<ApiServer>().unwrap();
         assert_eq!((six.host.as_str(), six.port), ("fd00::1", 6443));
         assert_eq!("api.example.com:443".parse::<ApiServer>().unwrap().host, "api.example.com");
+        let folder = "/var/snap/microk8s/common/var/lib/kubelet";
+        assert_eq!(folder.parse::<HostFolder>().unwrap().as_str(), folder);
     }
 }

@@ -20,6 +20,7 @@ fn options() -> Options {
         image: "registry.example/stillpoint:1".parse().unwrap(),
         host_network: false,
         api_server: None,
+        kubelet_root: DEFAULT_KUBELET_ROOT.parse().unwrap(),
     }
 }
 
@@ -92,6 +93,10 @@ fn a_backup_reads_by_lists_alone() {
 
 #[test]
 fn options_reach_every_place_that_they_concern() {
+    let snap = "/var/snap/microk8s/common/var/lib/kubelet";
+    let kubelet_root = Options { kubelet_root: snap.parse().unwrap(), ..options() };
+    let text = manifests(&kubelet_root, &Certificate::new(&kubelet_root.namespace).unwrap()).unwrap();
+    assert!(text.contains(&format!("- --kubelet-root={snap}\n")), "{text}");
     let elsewhere = Options { namespace: "elsewhere".parse().unwrap(), make_namespace: false, ..options() };
     let text = manifests(&elsewhere, &Certificate::new(&elsewhere.namespace).unwrap()).unwrap();
     assert!(!text.contains(DEFAULT_NAMESPACE) && !text.contains("kind: Namespace"), "{text}");

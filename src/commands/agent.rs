@@ -9,6 +9,7 @@ use anyhow::Context;
 use clap::Args;
 use stillpoint_agent::{Node, NodeConfig, Server, Tls, volume};
 use stillpoint_api::installation::{NAMESPACE, PORT};
+use stillpoint_deploy::DEFAULT_KUBELET_ROOT;
 use stillpoint_hooks::{
     guard::self_test,
     release::{self, Living},
@@ -52,7 +53,7 @@ pub(crate) struct AgentArgs {
 #[command(next_help_heading = "Node")]
 pub(crate) struct NodeArgs {
     /// Kubelet's folder, as the host sees it
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/kubelet")]
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_KUBELET_ROOT)]
     kubelet_root: PathBuf,
     /// Where what is copied while writers stand still is set aside, encrypted, if it exceeds memory
     #[arg(long, value_name = "DIR", default_value = "/var/lib/stillpoint/spool")]

@@ -5,7 +5,9 @@
 
 use clap::Args;
 use serde::Serialize;
-use stillpoint_deploy::{ApiServer, Certificate, DEFAULT_NAMESPACE, Image, Namespace, Options, manifests};
+use stillpoint_deploy::{
+    ApiServer, Certificate, DEFAULT_KUBELET_ROOT, DEFAULT_NAMESPACE, HostFolder, Image, Namespace, Options, manifests,
+};
 
 use crate::{
     args::OutputArgs,
@@ -36,6 +38,9 @@ pub(crate) struct InstallArgs {
     /// Where agents reach the API server, where not as every pod does
     #[arg(long, value_name = "HOST:PORT")]
     api_server: Option<ApiServer>,
+    /// Kubelet's folder on the nodes, where it is another: /var/snap/microk8s/common/var/lib/kubelet, say
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_KUBELET_ROOT)]
+    kubelet_root: HostFolder,
     /// Print the manifests and ask no cluster; they hold a new private key each time
     #[arg(long)]
     print: bool,
@@ -54,8 +59,8 @@ struct Row {
 }
 
 pub(crate) async fn run(args: InstallArgs) -> anyhow::Result<Exit> {
-    let InstallArgs { image, namespace, host_network, api_server, print, cluster, output } = args;
-    let mut options = Options { namespace, make_namespace: true, image, host_network, api_server };
+    let InstallArgs { image, namespace, host_network, api_server, kubelet_root, print, cluster, output } = args;
+    let mut options = Options { namespace, make_namespace: true, image, host_network, api_server, kubelet_root };
     if print {
         output::text(&manifests(&options, &Certificate::new(&options.namespace)?)?)?;
         return Ok(Exit::Done);
