@@ -3,8 +3,10 @@
 //! Both sides run as processes of their own against the same server, in turns, so that a machine whose speed drifts
 //! slows both; what is printed is the ratio of each pair.
 
+mod cut;
 mod freeze;
 mod once;
+mod peer;
 mod volume;
 
 use std::{
@@ -40,6 +42,9 @@ pub(crate) enum BenchCommand {
     /// Captures ConfigMaps of 1 KiB, against lists of everything whose bytes are thrown away.
     #[command(after_help = "Example:\n  stillpoint bench capture --objects 10000,100000 --scratch control-plane")]
     Capture(CaptureArgs),
+    /// Takes cuts of filesystems made for it: how long writers stand still, idle and under a database's load.
+    #[command(after_help = cut::AFTER_HELP)]
+    Cut(cut::CutArgs),
     /// Freezes filesystems of this host again and again, in turns with fsfreeze(8).
     #[command(after_help = freeze::AFTER_HELP)]
     Freeze(freeze::FreezeArgs),
@@ -86,6 +91,7 @@ struct Round {
 pub(crate) async fn run(command: BenchCommand) -> anyhow::Result<Exit> {
     match command {
         BenchCommand::Capture(args) => capture(args).await,
+        BenchCommand::Cut(args) => cut::run(args).await,
         BenchCommand::Freeze(args) => freeze::run(args).await,
         BenchCommand::Volume(args) => volume::run(args).await,
         BenchCommand::Once(args) => once::run(args).await,
@@ -164,6 +170,19 @@ fn summarise(objects: usize, measured: &[(Measured, Measured)]) -> Round {
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
+}
+
+/// Milliseconds of which half, and all but one in a hundred, are less.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Quantiles {
+    p50: f64,
+    p99: f64,
+}
+
+fn quantiles(mut values: Vec<f64>) -> Quantiles {
+    values.sort_by(f64::total_cmp);
+    let at = |part: usize| values[(values.len() * part / 100).min(values.len() - 1)];
+    Quantiles { p50: at(50), p99: at(99) }
 }
 
 /// The server as a process of its own: its memory and its time are not ours.

@@ -97,6 +97,7 @@ impl Worker {
             reports,
             called_off: Arc::clone(&called_off),
             stopped: None,
+            drained: None,
             broken: false,
         };
         let thread = thread::Builder::new().name(format!("target-{number}")).stack_size(STACK);
@@ -139,6 +140,8 @@ struct Task {
     reports: Reports,
     called_off: Arc<AtomicBool>,
     stopped: Option<Standing>,
+    /// What came of its drain, which the release tells: it has stood still by then.
+    drained: Option<Outcome>,
     broken: bool,
 }
 
@@ -208,13 +211,19 @@ impl Task {
         self.stop(Instant::now())?;
         let outcome = self.release();
         match outcome.held {
-            Held::Whole => Ok(()),
+            Held::Whole => {
+                self.drained = Some(outcome);
+                Ok(())
+            }
             Held::Failed(reason) => Err(reason),
             _ => Err("somebody thawed it before its writes in flight had ended".to_owned()),
         }
     }
 
     fn release(&mut self) -> Outcome {
+        if let Some(drained) = self.drained.take() {
+            return drained;
+        }
         let asked = Instant::now();
         let standing = self.stopped.take();
         let held = if standing.is_some() { self.let_go() } else { Held::NeverStopped };

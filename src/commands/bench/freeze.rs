@@ -3,19 +3,14 @@
 //! A window is the kernel's work (two ioctls a filesystem) and the rest, which is what a guard costs. `fsfreeze(8)` runs
 //! in turns with it, so that a machine whose speed drifts slows both.
 
-use std::{
-    path::PathBuf,
-    process::Stdio,
-    time::{Duration, Instant},
-};
+use std::{path::PathBuf, time::Duration};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use clap::Args;
-use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Serialize;
 use stillpoint_hooks::guard::{Guard, Release, Stop};
-use tokio::process::{Child, Command};
 
+use super::{Quantiles, peer, quantiles};
 use crate::{
     args::OutputArgs,
     exit::Exit,
@@ -29,16 +24,8 @@ Example:
 
 Every round freezes all of the directories' filesystems at once and thaws them as soon as all are frozen.";
 
-/// Freezes with `fsfreeze` as a script would; the trap is for signals, the process beside it for everything else.
-const PEER: &str = r#"thaw() { for dir; do fsfreeze -u "$dir"; done; }
-trap 'thaw "$@"' INT TERM
-for dir; do fsfreeze -f "$dir" || exit 1; done
-thaw "$@""#;
-/// Thaws what the peer may have left behind.
-const WATCHDOG: &str = r#"sleep 60; for dir; do fsfreeze -u "$dir"; done"#;
-
 /// The kernel makes a freeze right after a thaw three times as fast: it is still prepared for it.
-const SETTLED: Duration = Duration::from_millis(300);
+pub(super) const SETTLED: Duration = Duration::from_millis(300);
 
 #[derive(Debug, Args)]
 pub(crate) struct FreezeArgs {
@@ -77,12 +64,6 @@ struct Measured {
     fsfreeze: Option<Quantiles>,
 }
 
-#[derive(Debug, Clone, Copy, Serialize)]
-struct Quantiles {
-    p50: f64,
-    p99: f64,
-}
-
 pub(crate) async fn run(args: FreezeArgs) -> anyhow::Result<Exit> {
     let FreezeArgs { directories, rounds, max, alone, guard, output } = args;
     ensure!(rounds > 0, "--rounds must be at least 1");
@@ -97,7 +78,7 @@ pub(crate) async fn run(args: FreezeArgs) -> anyhow::Result<Exit> {
         releases.push(release);
         if !alone {
             tokio::time::sleep(SETTLED).await;
-            peers.push(peer(&stop.freeze).await?);
+            peers.push(peer::window(&stop.freeze, "").await?);
         }
     }
     let measured = summarise(&releases, peers);
@@ -121,12 +102,6 @@ fn summarise(releases: &[Release], peers: Vec<f64>) -> Measured {
     }
 }
 
-fn quantiles(mut values: Vec<f64>) -> Quantiles {
-    values.sort_by(f64::total_cmp);
-    let at = |part: usize| values[(values.len() * part / 100).min(values.len() - 1)];
-    Quantiles { p50: at(50), p99: at(99) }
-}
-
 fn table(measured: &Measured) -> String {
     let Measured { filesystems, rounds, window, ioctls, rest, fsfreeze } = measured;
     let rows = [
@@ -140,27 +115,4 @@ fn table(measured: &Measured) -> String {
         rows.map(|(name, Quantiles { p50, p99 })| [name.to_owned(), format!("{p50:.2} ms"), format!("{p99:.2} ms")]);
     let counted = output::counted(*filesystems as u64, "filesystem");
     format!("{counted}, {rounds} rounds\n{}", output::table(["", "P50", "P99"], cells))
-}
-
-async fn peer(directories: &[PathBuf]) -> anyhow::Result<f64> {
-    // started first, and ended only when the peer has thawed
-    let mut watchdog = shell(WATCHDOG, directories, true)?;
-    let began = Instant::now();
-    let status = shell(PEER, directories, false)?.wait().await?;
-    let took = began.elapsed();
-    ensure!(status.success(), "fsfreeze ended with {status}");
-    if let Some(group) = watchdog.id().and_then(|pid| Pid::from_raw(pid.cast_signed())) {
-        kill_process_group(group, Signal::KILL)?;
-    }
-    watchdog.wait().await?;
-    Ok(took.as_secs_f64() * 1e3)
-}
-
-fn shell(script: &str, directories: &[PathBuf], own_group: bool) -> anyhow::Result<Child> {
-    let mut command = Command::new("sh");
-    command.args(["-c", script, "sh"]).args(directories).stdin(Stdio::null()).stdout(Stdio::null());
-    if own_group {
-        command.process_group(0).stderr(Stdio::null());
-    }
-    command.spawn().context("cannot run sh")
 }
