@@ -4,12 +4,15 @@
 
 use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Visitor};
 use sha2::{Digest, Sha256};
 
 /// The SHA-256 that names a blob, a tree or a file of the repository.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Id(pub [u8; 32]);
+
+/// Hexadecimal digits of an id.
+const DIGITS: usize = 64;
 
 /// A text that is not 64 hexadecimal digits.
 #[derive(Debug, thiserror::Error)]
@@ -35,9 +38,16 @@ impl Id {
     }
 }
 
+/// The hexadecimal digits of an id.
+fn text<'a>(id: &Id, digits: &'a mut [u8; DIGITS]) -> &'a str {
+    // the length fits, and digits are text
+    let _ = hex::encode_to_slice(id.0, digits);
+    std::str::from_utf8(digits).unwrap_or_default()
+}
+
 impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(self.0))
+        f.write_str(text(self, &mut [0; DIGITS]))
     }
 }
 
@@ -62,14 +72,28 @@ impl FromStr for Id {
 
 impl Serialize for Id {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(text(self, &mut [0; DIGITS]))
     }
 }
 
 impl<'de> Deserialize<'de> for Id {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
+        deserializer.deserialize_str(Digits)
+    }
+}
+
+/// Reads an id from text that it need not own: an index has thousands.
+struct Digits;
+
+impl Visitor<'_> for Digits {
+    type Value = Id;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an id")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Id, E> {
+        text.parse().map_err(E::custom)
     }
 }
 
