@@ -1,6 +1,6 @@
 //! The threads of a backup, the queues between them, and how they end.
 //!
-//! Two queues: files to read, and pieces of large files. A thread that finds the second full works off a piece itself,
+//! Two queues: what the walk leaves to others, and pieces of large files. A thread that finds the second full works off a piece itself,
 //! so nobody ever waits for a queue that only the waiting could empty.
 
 use std::{
@@ -21,6 +21,7 @@ use super::{
     Error,
     clones::Clones,
     cut::{Cutter, MAX},
+    directory::OpenDirectory,
     node::Names,
     parent::Parent,
     read::{FileTask, Piece, Readers, WINDOW},
@@ -30,8 +31,8 @@ use super::{
 };
 use crate::lock;
 
-/// Files that wait to be read; each may keep its directory open.
-const FILES: usize = 128;
+/// Tasks that wait; each may keep a directory open.
+const TASKS: usize = 128;
 
 /// Windows that are used again: one a thread reads to, and those whose pieces wait.
 const KEPT_WINDOWS: usize = 8;
@@ -68,9 +69,17 @@ impl Drop for StopWhenDropped {
     }
 }
 
+/// What the walk leaves to the reading threads.
+pub(super) enum Task {
+    /// A file is to be read.
+    Read(FileTask),
+    /// All that is in a directory was looked at. Where nothing has changed, storing directories is most of the work.
+    Close(Arc<OpenDirectory>),
+}
+
 /// The ends of the queues that a reading thread holds.
 pub(super) struct Queues {
-    files: Receiver<FileTask>,
+    tasks: Receiver<Task>,
     pieces: Receiver<Piece>,
     pub(super) cut: Sender<Piece>,
 }
@@ -105,15 +114,15 @@ impl Engine {
         clones: Option<&Clones>,
     ) -> Result<Read, Error> {
         let threads = thread::available_parallelism().map_or(2, NonZero::get);
-        let (files, waiting) = bounded(FILES);
+        let (tasks, waiting) = bounded(TASKS);
         let (cut, pieces) = bounded(threads);
         thread::scope(|scope| {
             for _ in 0..threads {
-                let queues = Queues { files: waiting.clone(), pieces: pieces.clone(), cut: cut.clone() };
+                let queues = Queues { tasks: waiting.clone(), pieces: pieces.clone(), cut: cut.clone() };
                 scope.spawn(|| self.work(queues));
             }
             drop((waiting, pieces, cut));
-            walk::walk(&self, selection, (parent.as_ref(), clones), files);
+            walk::walk(&self, selection, (parent.as_ref(), clones), tasks);
         });
         self.into_read()
     }
@@ -131,8 +140,9 @@ impl Engine {
             }
             crossbeam_channel::select! {
                 recv(queues.pieces) -> piece => if let Ok(piece) = piece { piece.store(self) },
-                recv(queues.files) -> file => match file {
-                    Ok(file) => file.read(self, &queues, &mut readers),
+                recv(queues.tasks) -> task => match task {
+                    Ok(Task::Read(file)) => file.read(self, &queues, &mut readers),
+                    Ok(Task::Close(directory)) => directory.close(self),
                     Err(_) => break,
                 },
             }

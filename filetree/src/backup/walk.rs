@@ -28,7 +28,7 @@ use super::{
     Error,
     clones::Clones,
     directory::OpenDirectory,
-    engine::Engine,
+    engine::{Engine, Task},
     node,
     parent::Parent,
     read::FileTask,
@@ -52,7 +52,7 @@ struct Walk<'a> {
     clones: Option<&'a Clones>,
     /// Files that were cloned, and are read once all are.
     cloned: RefCell<Vec<FileTask>>,
-    files: Sender<FileTask>,
+    tasks: Sender<Task>,
 }
 
 /// Walks the selection to its end, or until the engine is stopped.
@@ -60,10 +60,10 @@ pub(super) fn walk(
     engine: &Engine,
     selection: &Selection,
     (parent, clones): (Option<&Parent>, Option<&Clones>),
-    files: Sender<FileTask>,
+    tasks: Sender<Task>,
 ) {
     allow_many_open_files();
-    let walk = Walk { engine, selection, parent, clones, cloned: RefCell::default(), files };
+    let walk = Walk { engine, selection, parent, clones, cloned: RefCell::default(), tasks };
     if let Err(error) = walk.run() {
         engine.fail(Error::Path { path: PathBuf::from("/"), source: error.into() });
     }
@@ -71,9 +71,8 @@ pub(super) fn walk(
     if !clones.wait() {
         return engine.fail(Error::Stopped);
     }
-    for file in walk.cloned.into_inner() {
-        // nobody receives only after the engine was stopped
-        let _ = walk.files.send(file);
+    for file in walk.cloned.take() {
+        walk.leave(Task::Read(file));
     }
 }
 
@@ -107,7 +106,7 @@ impl Walk<'_> {
                 return Ok(());
             }
             let Some(name) = frame.names.next() else {
-                frame.directory.close(self.engine);
+                self.leave(Task::Close(frame.directory));
                 continue;
             };
             let below = self.visit(&frame, &name);
@@ -115,6 +114,11 @@ impl Walk<'_> {
             frames.extend(below);
         }
         Ok(())
+    }
+
+    fn leave(&self, task: Task) {
+        // nobody receives only after the engine was stopped
+        let _ = self.tasks.send(task);
     }
 
     /// The node of the directory that is the root of all.
@@ -212,8 +216,7 @@ impl Walk<'_> {
         let file = FileTask { directory, parent, name: name.to_owned(), original: None };
         match self.clones {
             Some(clones) => self.cloned.borrow_mut().extend(file.clone_into(self.engine, clones)),
-            // nobody receives only after the engine was stopped
-            None => drop(self.files.send(file)),
+            None => self.leave(Task::Read(file)),
         }
         None
     }
