@@ -9,6 +9,7 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use tempfile::TempDir;
@@ -16,7 +17,9 @@ use tempfile::TempDir;
 /// What the folders of all loop mounts begin with; the id of the test's process follows.
 const PREFIX: &str = "stillpoint-loop-";
 /// When the process beside the test ends whatever still stands.
-const DEADLINE_SECONDS: u32 = 150;
+const DEADLINE: Duration = Duration::from_secs(150);
+/// The smallest that xfs accepts is 300 MiB; the file is sparse.
+const SIZE: u64 = 320 << 20;
 /// Waits, then cleans up after a test that did not; `$1` is the deadline, `$2` the folder.
 const WATCHDOG: &str = r#"sleep "$1"
 thawed=0
@@ -38,8 +41,17 @@ impl LoopMount {
     /// When it cannot be made.
     #[must_use]
     pub fn new(kind: &str) -> Self {
-        // the smallest that xfs accepts is 300 MiB; the file is sparse
-        Self::with_size(kind, 320 << 20)
+        Self::with_size(kind, SIZE)
+    }
+
+    /// The same, for a test that takes so much longer than others.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn lasting(kind: &str, longer: Duration) -> Self {
+        sweep();
+        Self::make(kind, SIZE, TempDir::with_prefix(prefix()).expect("a temporary folder"), DEADLINE + longer)
     }
 
     /// The same, of a size.
@@ -49,7 +61,7 @@ impl LoopMount {
     #[must_use]
     pub fn with_size(kind: &str, size: u64) -> Self {
         sweep();
-        Self::make(kind, size, TempDir::with_prefix(prefix()).expect("a temporary folder"))
+        Self::make(kind, size, TempDir::with_prefix(prefix()).expect("a temporary folder"), DEADLINE)
     }
 
     /// The same, of 320 MiB, in a file in `folder`: on another filesystem of the test.
@@ -58,16 +70,16 @@ impl LoopMount {
     /// When it cannot be made.
     #[must_use]
     pub fn in_folder(kind: &str, folder: &Path) -> Self {
-        Self::make(kind, 320 << 20, TempDir::with_prefix_in(prefix(), folder).expect("a temporary folder"))
+        Self::make(kind, SIZE, TempDir::with_prefix_in(prefix(), folder).expect("a temporary folder"), DEADLINE)
     }
 
-    fn make(kind: &str, size: u64, folder: TempDir) -> Self {
+    fn make(kind: &str, size: u64, folder: TempDir, deadline: Duration) -> Self {
         let image = folder.path().join("image");
         File::create(&image).and_then(|image| image.set_len(size)).expect("an image");
         let quiet = if kind == "ext4" { ["-F", "-q"] } else { ["-f", "-q"] };
         run(Command::new(format!("mkfs.{kind}")).args(quiet).arg(&image));
         fs::create_dir(folder.path().join("mount")).expect("a mount point");
-        let watchdog = watch(folder.path());
+        let watchdog = watch(folder.path(), deadline);
         let mount = Self { folder, watchdog };
         run(Command::new("mount").args(["-t", kind, "-o", "loop"]).args([mount.image(), mount.path()]));
         mount
@@ -113,9 +125,9 @@ fn prefix() -> String {
 }
 
 /// Starts the process that ends what still stands at the deadline, in a session that outlives the test's.
-fn watch(folder: &Path) -> Child {
+fn watch(folder: &Path, deadline: Duration) -> Child {
     let mut command = Command::new("sh");
-    command.args(["-c", WATCHDOG, "watchdog", &DEADLINE_SECONDS.to_string()]).arg(folder);
+    command.args(["-c", WATCHDOG, "watchdog", &deadline.as_secs().to_string()]).arg(folder);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).current_dir("/");
     command.process_group(0).spawn().expect("a watchdog")
 }
