@@ -209,6 +209,7 @@ async fn a_claim_gets_its_files_as_they_were_before_its_pod_is_created() {
         let again = tokio::task::block_in_place(|| shop.restores(&["-o", "json"]));
         let again: Value = serde_json::from_slice(&again.code(0).get_output().stdout).unwrap();
         assert_eq!((&again["created"], &again["filled"], &again["notFilled"]), (&json!(0), &json!([]), &json!([])));
+        assert!(again["kept"].as_array().unwrap().iter().all(|kept| kept["differs"] == json!([])), "{again}");
     })
     .await;
 }

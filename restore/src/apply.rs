@@ -232,7 +232,10 @@ impl<'a> Run<'a> {
         let (created, outcome) = match write::create(self.client, resource, &value, DryRun::No, &self.retry).await {
             Ok(Created::New(created)) => (created, Outcome::Created { dropped_owners }),
             Ok(Created::Exists(existing)) => {
-                let differs = differences(resource, fill::unmarked(value), fill::unmarked(existing.clone()));
+                let differs = match waiting {
+                    Some(_) => differences(resource, fill::comparable(value), fill::comparable(existing.clone())),
+                    None => differences(resource, value, existing.clone()),
+                };
                 (existing, Outcome::Kept { differs })
             }
             Err(error) if is_refusal(&error) => {

@@ -44,12 +44,12 @@ pub enum Error {
         reason: Box<str>,
     },
     /// A claim that has its data cannot be changed.
-    #[error("{claim} has its data, but cannot be changed: {source}; grant patch on claims, then run the restore again")]
+    #[error("{claim} has its data, but cannot be changed: {reason}; grant patch on claims, then run the restore again")]
     ClaimNotChanged {
         /// The claim.
         claim: ObjectRef,
         /// Why.
-        source: Box<kube::Error>,
+        reason: Box<str>,
     },
     /// It was asked to end.
     #[error("the restore was interrupted: run it again, what exists is kept and volumes go on where they stopped")]

@@ -28,7 +28,7 @@ use stillpoint_api::ObjectRef;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::claim::{Unfilled, unmarked};
+pub(crate) use self::claim::{Unfilled, comparable};
 pub use self::protocol::{Order, Said};
 use self::{claim::Verdict, helper::Helper};
 use crate::{
@@ -114,5 +114,13 @@ impl Filling {
             applied.filled.push(filled?);
         }
         if self.cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
+    }
+}
+
+/// An error in the server's words alone, where they are its.
+fn words(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
+        error => error.to_string(),
     }
 }

@@ -310,6 +310,35 @@ fn a_volume_that_is_made_anew_leaves_its_claim_unbound() {
 }
 
 #[test]
+fn a_claim_whose_data_is_put_back_is_made_from_nothing_and_a_volume_made_for_it_is_left_out() {
+    let refilled = BTreeSet::from([("shop".to_owned(), "data".to_owned())]);
+    let mapping =
+        Mapping { refilled, storage_classes: BTreeMap::from([("old".into(), "new".into())]), ..shop_to_shop2() };
+    let claim = |name: &str, class: &str, volume: Value| {
+        let metadata = json!({"name": name, "namespace": "shop"});
+        let mut claim = json!({"metadata": metadata, "spec": {"storageClassName": class}});
+        claim["spec"].as_object_mut().unwrap().extend(volume.as_object().unwrap().clone());
+        created("persistentvolumeclaims", claim, &mapping)["spec"].clone()
+    };
+    let source = json!({"volumeName": "pv-1", "dataSource": {}, "dataSourceRef": {}});
+    assert_eq!(claim("data", "fast", source.clone()), json!({"storageClassName": "fast"}));
+    assert_eq!(claim("data", "old", source.clone()), json!({"storageClassName": "new"}));
+    let volume = json!({"volumeName": "pv-1"});
+    assert_eq!(claim("other", "fast", volume.clone()), json!({"storageClassName": "fast", "volumeName": "pv-1"}));
+    assert_eq!(claim("other", "old", volume), json!({"storageClassName": "new"}), "its volume is of the other class");
+
+    let is_left_out = |claim: &str, class: &str, annotations: Value| {
+        let spec = json!({"storageClassName": class, "claimRef": {"namespace": "shop", "name": claim}});
+        let volume = json!({"metadata": {"name": "pv-1", "annotations": annotations}, "spec": spec});
+        matches!(sanitise(&resource("persistentvolumes"), volume, &mapping), Sanitised::Skip(SkipReason::Reprovisioned))
+    };
+    let provisioned = json!({"pv.kubernetes.io/provisioned-by": "x"});
+    assert!(is_left_out("data", "fast", provisioned.clone()) && is_left_out("data", "old", json!({})));
+    assert!(!is_left_out("data", "fast", json!({})), "somebody made it by hand, for this claim");
+    assert!(!is_left_out("other", "fast", provisioned));
+}
+
+#[test]
 fn labels_are_added_only_where_they_are_asked_for() {
     let labels = RestoreLabels { backup: "shop-1".into(), restore: "r".into() };
     let mapping = Mapping { labels: Some(labels), ..Mapping::default() };

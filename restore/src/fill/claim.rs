@@ -11,6 +11,7 @@ use kube::{
 use serde_json::{Value, json};
 use stillpoint_api::{Digest, ObjectRef};
 
+use super::words;
 use crate::{Error, plan::PlannedVolume};
 
 /// The root of the backup that a claim is to be filled from.
@@ -48,8 +49,15 @@ pub(super) enum Verdict {
 impl Unfilled {
     /// Marks a claim that is to be created, and takes its owners from it.
     pub(crate) fn new(planned: &PlannedVolume, claim: &mut Value, root: Digest) -> Self {
-        claim["metadata"]["annotations"][FILLING] = root.to_string().into();
-        let owners = claim["metadata"].as_object_mut().and_then(|metadata| metadata.remove("ownerReferences"));
+        let mut owners = None;
+        if let Some(metadata) = claim.get_mut("metadata").and_then(Value::as_object_mut) {
+            owners = metadata.remove("ownerReferences");
+            let annotations = metadata.entry("annotations").or_insert_with(|| json!({}));
+            // what is no object is the server's to refuse
+            if let Some(annotations) = annotations.as_object_mut() {
+                annotations.insert(FILLING.to_owned(), root.to_string().into());
+            }
+        }
         let owners = owners.map_or_else(|| json!({}), |owners| json!({"metadata": {"ownerReferences": owners}}));
         let PlannedVolume { volume, claim, bytes, .. } = planned;
         Self { claim: claim.clone(), volume: volume.clone(), bytes: *bytes, owners, existed: None }
@@ -93,16 +101,22 @@ impl Unfilled {
         let namespace = self.claim.namespace.as_deref().unwrap_or_default();
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
         let patched = claims.patch(&self.claim.name, &PatchParams::default(), &Patch::Merge(change)).await;
-        patched.map(drop).map_err(|error| Error::ClaimNotChanged { claim: self.claim.clone(), source: Box::new(error) })
+        patched
+            .map(drop)
+            .map_err(|error| Error::ClaimNotChanged { claim: self.claim.clone(), reason: words(&error).into() })
     }
 }
 
-/// An object without these marks: they are no difference between what was captured and what is there.
-pub(crate) fn unmarked(mut object: Value) -> Value {
-    if let Some(annotations) = object["metadata"].get_mut("annotations").and_then(Value::as_object_mut) {
+/// A claim without what is no difference between what was captured and what is there: the marks, and its new volume.
+pub(crate) fn comparable(mut object: Value) -> Value {
+    if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
+        spec.remove("volumeName");
+    }
+    let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else { return object };
+    if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
         annotations.retain(|name, _| name != FILLING && name != FILLED);
         if annotations.is_empty() {
-            object["metadata"].as_object_mut().map(|metadata| metadata.remove("annotations"));
+            metadata.remove("annotations");
         }
     }
     object
@@ -146,7 +160,7 @@ mod tests {
         let mut marked = claim();
         unfilled(&mut marked);
         assert_ne!(marked, claim());
-        assert_eq!(unmarked(marked), claim());
+        assert_eq!(comparable(marked), claim());
     }
 
     #[test]
@@ -154,7 +168,16 @@ mod tests {
         let mut object =
             json!({"metadata": {"name": "data", "ownerReferences": [{"kind": "StatefulSet", "uid": "u"}]}});
         let waiting = unfilled(&mut object);
-        assert_eq!(unmarked(object), claim());
+        assert_eq!(comparable(object), claim());
         assert_eq!(waiting.owners["metadata"]["ownerReferences"][0]["kind"], "StatefulSet");
+    }
+
+    #[test]
+    fn a_claim_of_any_shape_is_passed_on_without_harm() {
+        for object in [json!(null), json!([1]), json!({"metadata": 7}), json!({"metadata": {"annotations": "x"}})] {
+            let mut marked = object.clone();
+            unfilled(&mut marked);
+            assert_eq!(comparable(marked), object);
+        }
     }
 }

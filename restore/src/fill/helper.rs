@@ -15,6 +15,7 @@ use super::{
     conversation::{self, Failure},
     pod::{self, LABEL},
     protocol::Done,
+    words,
 };
 use crate::{Error, apply::Progress, plan::Plan};
 
@@ -95,7 +96,7 @@ impl<'a> Helper<'a> {
     /// Whoever mounts the claim would see half of the data, and might write.
     async fn refuse_in_use(&self) -> Result<(), String> {
         let pods = self.pods.list(&ListParams::default()).await;
-        let pods = pods.map_err(|error| format!("its namespace's pods cannot be listed: {error}"))?;
+        let pods = pods.map_err(|error| format!("its namespace's pods cannot be listed: {}", words(&error)))?;
         match pods.items.iter().find(|pod| is_using(pod, &self.claim.claim.name)) {
             None => Ok(()),
             Some(pod) => Err(format!("the pod {} mounts it: scale its owner down until it is filled", pod.name_any())),
@@ -113,8 +114,9 @@ impl<'a> Helper<'a> {
                 }
                 Err(error) => {
                     return Err(format!(
-                        "its pod is refused: {error}; it must be let in until the claim is filled (pod security level \
-                         baseline, or privileged with the node's network; quotas)"
+                        "its pod is refused: {}; it must be let in until the claim is filled (pod security level \
+                         baseline, or privileged with the node's network; quotas)",
+                        words(&error)
                     ));
                 }
             }
@@ -125,18 +127,21 @@ impl<'a> Helper<'a> {
     async fn running(&self) -> Result<PodId, String> {
         let (name, deadline) = (&self.name, Instant::now() + self.filling.patience);
         loop {
-            let pod = self.pods.get_opt(name).await.map_err(|error| error.to_string())?;
+            let pod = self.pods.get_opt(name).await.map_err(|error| words(&error))?;
             let Some(pod) = pod else { return Err(format!("its pod {name} was removed by somebody")) };
             match pod.status.as_ref().and_then(|status| status.phase.as_deref()) {
                 Some("Running") => {
                     return Ok(PodId { namespace: self.namespace.to_owned(), name: name.clone(), uid: pod.uid() });
                 }
                 Some("Failed" | "Succeeded") => {
-                    return Err(format!("its pod {name} ended at once; {}", self.words().await));
+                    return Err(format!("its pod {name} ended at once; {}", self.circumstances().await));
                 }
                 _ if Instant::now() >= deadline => {
                     let seconds = self.filling.patience.as_secs();
-                    return Err(format!("its pod {name} does not run after {seconds} s; {}", self.words().await));
+                    return Err(format!(
+                        "its pod {name} does not run after {seconds} s; {}",
+                        self.circumstances().await
+                    ));
                 }
                 _ => tokio::time::sleep(POLL).await,
             }
@@ -144,7 +149,7 @@ impl<'a> Helper<'a> {
     }
 
     /// What the cluster says of the pod and the claim, and what to do.
-    async fn words(&self) -> String {
+    async fn circumstances(&self) -> String {
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.filling.client.clone(), self.namespace);
         let claim = claims.get_opt(&self.claim.claim.name).await.ok().flatten().unwrap_or_default();
         let phase = claim.status.and_then(|status| status.phase).unwrap_or_else(|| "unknown".to_owned());
@@ -158,8 +163,8 @@ impl<'a> Helper<'a> {
         }
         if phase == "Pending" {
             words.push(format!(
-                "see that the storage class {class:?} has a provisioner or a free volume, or give the claim another one: \
-                 delete it, then --storage-class-mappings {class}:OTHER"
+                "see that the storage class {class:?} has a provisioner or a free volume, or delete the claim and give it another \
+                 class by --storage-class-mappings"
             ));
         }
         words.join("; ")
@@ -181,7 +186,7 @@ impl<'a> Helper<'a> {
     async fn remove(&self) -> Result<(), String> {
         let name = &self.name;
         let deadline = Instant::now() + GONE_WITHIN;
-        let failed = |error: kube::Error| format!("its pod {name} cannot be removed: {error}");
+        let failed = |error: kube::Error| format!("its pod {name} cannot be removed: {}", words(&error));
         let mut asked = false;
         while let Some(found) = self.pods.get_opt(name).await.map_err(failed)? {
             if found.labels().get(LABEL) != Some(name) {
