@@ -72,7 +72,7 @@ impl Drop for Lock {
     }
 }
 
-/// What is known of a lock, without asking the store.
+/// A lock as those see it who work under it and do not own it.
 #[derive(Clone)]
 pub(crate) struct Lease(Arc<Held>);
 
@@ -83,6 +83,14 @@ impl Lease {
     /// [`Error::LockLost`] if it is.
     pub(crate) fn check(&self) -> Result<(), Error> {
         self.0.check()
+    }
+
+    /// Confirms with the store that the lock is held, as [`Lock::verify`] does.
+    ///
+    /// # Errors
+    /// [`Error::LockLost`] if it was removed or could not be refreshed in time.
+    pub(crate) async fn verify(&self) -> Result<(), Error> {
+        self.0.verify().await
     }
 }
 
@@ -153,7 +161,7 @@ impl Lock {
         self.held.verify().await
     }
 
-    /// What is known of this lock, for those who need to know early.
+    /// This lock for those who work under it.
     pub(crate) fn lease(&self) -> Lease {
         Lease(self.held.clone())
     }

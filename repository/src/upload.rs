@@ -18,6 +18,7 @@ use crate::{
     Buffers, Error, Id,
     files::Files,
     index::NewPacks,
+    lock::Lease,
     pack::{Pack, PackBuilder, PackedBlob},
     writer::Stock,
 };
@@ -53,9 +54,11 @@ impl Uploader {
         buffers: Arc<Buffers>,
         queue: mpsc::Receiver<Order>,
         stock: Weak<Stock>,
+        lease: Lease,
     ) -> Self {
         let packs = Arc::default();
-        let run = Run { files, buffers, stock, uploads: JoinSet::new(), packs: Arc::clone(&packs), since: None };
+        let (uploads, stored) = (JoinSet::new(), Arc::clone(&packs));
+        let run = Run { files, buffers, stock, lease, uploads, packs: stored, since: None };
         Self { packs, _task: AbortOnDropHandle::new(tokio::spawn(run.run(queue))) }
     }
 
@@ -86,6 +89,7 @@ struct Run {
     files: Arc<Files>,
     buffers: Arc<Buffers>,
     stock: Weak<Stock>,
+    lease: Lease,
     uploads: JoinSet<Stored>,
     /// Stored and in no index yet.
     packs: Arc<Mutex<NewPacks>>,
@@ -133,7 +137,7 @@ impl Run {
 
     fn index(&mut self) {
         let packs = self.take();
-        self.uploads.spawn(write_index(self.files.clone(), packs));
+        self.uploads.spawn(write_index(self.files.clone(), self.lease.clone(), packs));
     }
 
     fn record(&mut self, done: Result<Stored, JoinError>) {
@@ -177,7 +181,9 @@ async fn upload(files: Arc<Files>, buffers: Arc<Buffers>, pack: Pack) -> Stored 
     Ok(Upload::Pack(pack.id, pack.blobs))
 }
 
-async fn write_index(files: Arc<Files>, packs: NewPacks) -> Stored {
+/// A prune that took our lock for a dead one's may have removed the packs: an index must not name them then.
+async fn write_index(files: Arc<Files>, lease: Lease, packs: NewPacks) -> Stored {
+    lease.verify().await?;
     packs.write(&files).await.map(|()| Upload::Index)
 }
 

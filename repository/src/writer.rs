@@ -68,7 +68,7 @@ impl Writer {
         let (orders, queue) = mpsc::channel(1);
         let buffers = Buffers::new(PackBuilder::BUFFER, KEPT_PACKS);
         let stock = Arc::new(Stock::new(&files, index, compression, lock.lease(), (orders, buffers.clone())));
-        let uploader = Uploader::start(files.clone(), buffers, queue, Arc::downgrade(&stock));
+        let uploader = Uploader::start(files.clone(), buffers, queue, Arc::downgrade(&stock), lock.lease());
         // one more than processors, so that none idles while another waits for a pack to be taken
         let permits = std::thread::available_parallelism().map_or(2, |n| n.get().min(64)) + 1;
         let inner = Inner {
@@ -202,7 +202,7 @@ impl Writer {
         }
     }
 
-    /// A prune that took our lock for a dead one's may have removed the packs: an index must not name them then.
+    /// As the uploader does it in between.
     async fn index_stored(&self, lock: &Lock) -> Result<(), Error> {
         let packs = self.inner.uploader.stored();
         if packs.blobs() > 0 {

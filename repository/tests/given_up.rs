@@ -71,13 +71,27 @@ async fn what_a_writer_that_is_killed_had_uploaded_for_some_seconds_is_not_uploa
     assert!(uploads_again(&repository).await < all - PACK);
 }
 
-#[tokio::test]
-async fn a_writer_that_has_lost_its_lock_indexes_nothing() {
-    let (below, repository) = begin().await;
-    let writer = upload(&below, &repository).await;
-    for lock in names(&below, "locks").await {
+async fn lose_the_lock(below: &InMemory) {
+    for lock in names(below, "locks").await {
         below.delete(&lock).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_writer_that_gives_up_without_its_lock_indexes_nothing() {
+    let (below, repository) = begin().await;
+    let writer = upload(&below, &repository).await;
+    lose_the_lock(&below).await;
     writer.abandon().await;
+    assert!(names(&below, "index").await.is_empty(), "a prune may have removed the packs");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_writer_that_has_lost_its_lock_indexes_nothing_in_between() {
+    let (below, repository) = begin().await;
+    let writer = upload(&below, &repository).await;
+    lose_the_lock(&below).await;
+    time::sleep(Duration::from_secs(16)).await;
+    drop(writer);
     assert!(names(&below, "index").await.is_empty(), "a prune may have removed the packs");
 }
