@@ -51,6 +51,11 @@ impl ClusterArgs {
         Ok(Target { client: client_with(config, None)?, name })
     }
 
+    /// Whether there is a cluster to speak to at all, by a kubeconfig or because this is a pod.
+    pub(crate) fn is_known(&self) -> bool {
+        !matches!(self.read(), Ok(None)) || Config::incluster().is_ok()
+    }
+
     async fn config(&self) -> anyhow::Result<(Config, String)> {
         let options = KubeConfigOptions { context: self.context.clone(), ..Default::default() };
         match self.read()? {

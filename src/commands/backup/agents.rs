@@ -2,7 +2,7 @@
 
 use clap::Args;
 use kube::Client;
-use stillpoint_agent::{Agents, Queued, Way};
+use stillpoint_agent::{AgentError, Agents, Queued, Way};
 use stillpoint_api::installation::NAMESPACE;
 
 use crate::{cluster::ClusterArgs, output};
@@ -25,9 +25,16 @@ impl AgentsArgs {
         Agents::Cluster { client, namespace, way: if direct { Way::Direct } else { Way::PortForward } }
     }
 
-    /// What the agents have of a backup that is under way; who does not answer is named.
+    /// What the agents have of a backup that is under way; who does not answer is named. Where no cluster or no agent is
+    /// that is nothing.
     pub(super) async fn queued(self, cluster: &ClusterArgs, backup: &str) -> anyhow::Result<Vec<Queued>> {
-        let queue = self.of(cluster.connect_for_streams().await?.client).queue().await?;
+        if !cluster.is_known() {
+            return Ok(Vec::new());
+        }
+        let queue = match self.of(cluster.connect_for_streams().await?.client).queue().await {
+            Err(AgentError::NotInstalled { .. }) => return Ok(Vec::new()),
+            queue => queue?,
+        };
         for silent in &queue.silent {
             output::note(format_args!("stillpoint: {}", output::printable(&silent.to_string())));
         }
