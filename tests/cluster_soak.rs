@@ -104,7 +104,9 @@ async fn backups_under_load_hold_no_more_with_time_and_leave_nothing() {
         let (first, second) = settled.split_at(settled.len() / 2);
         let (first, second) = (Holds::usual(first), Holds::usual(second));
         eprintln!("{} backups in {:.0} s: {first:?}, then {second:?}", held.len(), began.elapsed().as_secs_f64());
-        assert!(second.descriptors <= first.descriptors + 2, "{held:?}");
+        // a pool may open one more connection; what every backup leaks is more than that, a third of them later
+        let more = (held.len() / 4).max(5);
+        assert!(second.descriptors <= first.descriptors + more, "{held:?}");
         assert!(second.kib <= first.kib + first.kib / 10 + SPARE_KIB, "{held:?}");
 
         for mount in [&a, &b] {

@@ -130,7 +130,8 @@ async fn a_volume_that_is_stored_shows_how_far_it_is() {
     let Some(ext4) = require::loop_device("ext4") else { return };
     on_real_cluster(NODE, async |real| {
         let (a, lab) = (LoopMount::new(ext4), Lab::new().await);
-        for number in 0..48 {
+        // more than waits in memory for its upload
+        for number in 0..120 {
             let bytes = rand::random_iter().take(1 << 20).collect::<Vec<u8>>();
             fs::write(a.path().join(number.to_string()), bytes).unwrap();
         }
