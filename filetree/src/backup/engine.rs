@@ -1,7 +1,7 @@
 //! The threads of a backup, the queues between them, and how they end.
 //!
-//! Two queues: what the walk leaves to others, and pieces of large files. A thread that finds the second full works off a piece itself,
-//! so nobody ever waits for a queue that only the waiting could empty.
+//! Two queues: what the walk leaves to others, and pieces of large files. A thread that finds the second full works off a
+//! piece itself, so nobody ever waits for a queue that only the waiting could empty.
 
 use std::{
     collections::HashMap,
