@@ -59,7 +59,7 @@ struct Measured {
     ioctls: Quantiles,
     /// The window without them.
     rest: Quantiles,
-    /// From the start of the first `fsfreeze -f` to the end of the last `fsfreeze -u`.
+    /// From the start of the first `fsfreeze --freeze` to the end of the last `fsfreeze --unfreeze`.
     #[serde(skip_serializing_if = "Option::is_none")]
     fsfreeze: Option<Quantiles>,
 }

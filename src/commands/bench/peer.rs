@@ -9,13 +9,13 @@ use anyhow::{Context, ensure};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, Command};
 
-/// The trap is for signals, the process beside it for everything else.
-const PEER: &str = r#"thaw() { for dir; do $EXEC fsfreeze -u "$dir"; done; }
+/// The trap is for signals, the process beside it for everything else. Long options: BusyBox knows no others.
+const PEER: &str = r#"thaw() { for dir; do $EXEC fsfreeze --unfreeze "$dir"; done; }
 trap 'thaw "$@"' INT TERM
-for dir; do $EXEC fsfreeze -f "$dir" || exit 1; done
+for dir; do $EXEC fsfreeze --freeze "$dir" || exit 1; done
 thaw "$@""#;
 /// Thaws what the peer may have left behind.
-const WATCHDOG: &str = r#"sleep 60; for dir; do fsfreeze -u "$dir"; done"#;
+const WATCHDOG: &str = r#"sleep 60; for dir; do fsfreeze --unfreeze "$dir"; done"#;
 
 /// From the start of the first freeze to the end of the last thaw, in milliseconds; `exec` stands before each command.
 pub(super) async fn window(directories: &[PathBuf], exec: &str) -> anyhow::Result<f64> {
