@@ -14,8 +14,8 @@ pub struct Facts {
     pub filesystem: String,
     /// Why its filesystem cannot, or must not, be frozen.
     pub cannot_freeze: Option<String>,
-    /// Whether files on it can be cloned.
-    pub reflinks: bool,
+    /// Why files on it cannot be cloned.
+    pub cannot_clone: Option<String>,
     /// Whether it is a btrfs subvolume.
     pub is_subvolume: bool,
     /// Subvolumes inside it, which a snapshot of it does not hold.
@@ -144,8 +144,8 @@ fn fits(method: Method, facts: &Facts, wish: &Wish) -> Result<String, String> {
             }
         }
         Method::Reflink => {
-            if !facts.reflinks {
-                return Err(format!("files on {filesystem} cannot be cloned here"));
+            if let Some(why) = &facts.cannot_clone {
+                return Err(format!("files on {filesystem} cannot be cloned here: {why}"));
             }
             pause(facts).map(|()| "its writers are known and can be paused while its files are cloned".into())
         }
@@ -187,7 +187,8 @@ mod tests {
     }
 
     fn shared() -> Facts {
-        Facts { cannot_freeze: Some("it is the root filesystem".into()), ..facts("ext4") }
+        let cannot_clone = Some("Operation not supported".into());
+        Facts { cannot_freeze: Some("it is the root filesystem".into()), cannot_clone, ..facts("ext4") }
     }
 
     fn method(facts: &Facts, wish: &Wish) -> Option<Method> {
@@ -207,11 +208,11 @@ mod tests {
     #[test]
     fn what_may_not_be_frozen_is_snapshotted_cloned_or_read_in_a_pause_in_that_order() {
         let wish = Wish { freeze: false, ..Wish::default() };
-        let mut facts = Facts { writers_known: true, reflinks: true, is_subvolume: true, ..facts("btrfs") };
+        let mut facts = Facts { writers_known: true, is_subvolume: true, ..facts("btrfs") };
         assert_eq!(method(&facts, &wish), Some(Method::Btrfs));
         facts.nested = vec!["cache".into()];
         assert_eq!(method(&facts, &wish), Some(Method::Reflink));
-        facts.reflinks = false;
+        facts.cannot_clone = Some("Operation not supported".into());
         assert_eq!(method(&facts, &wish), Some(Method::ReadPaused));
         facts.bytes = Some(Wish::default().max_paused + 1);
         let refused = choose(&facts, &wish).unwrap_err().to_string();
@@ -257,7 +258,7 @@ mod tests {
 
     #[test]
     fn what_fails_before_the_stop_gives_way_to_what_needs_its_writers_known() {
-        let mut facts = Facts { reflinks: true, writers_known: true, ..facts("xfs") };
+        let mut facts = Facts { writers_known: true, ..facts("xfs") };
         let failed = choose(&facts, &Wish::default()).unwrap();
         let choice = instead_of(&failed, "it changes too fast", &facts, &Wish::default()).unwrap();
         assert_eq!(choice.method, Method::Reflink);

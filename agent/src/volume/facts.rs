@@ -62,7 +62,7 @@ fn look_now(volume: &Volume, stop: Stop, journal: &Path) -> Result<Facts, Error>
         read_only: volume.read_only,
         in_flight,
         bytes,
-        reflinks: clones::are_possible(&volume.directory),
+        cannot_clone: clones::try_out(&volume.directory).err().map(|error| error.to_string()),
         nested: if is_subvolume { nested(volume) } else { Vec::new() },
         is_subvolume,
     })

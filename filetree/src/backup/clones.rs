@@ -11,6 +11,7 @@
 
 use std::{
     ffi::OsString,
+    io,
     os::fd::OwnedFd,
     path::Path,
     sync::{
@@ -136,11 +137,12 @@ impl Cloning {
     }
 }
 
-/// Whether files of a directory can be cloned; asked with two empty files that never have a name.
-#[must_use]
-pub fn are_possible(directory: &OwnedFd) -> bool {
+/// Clones a file in a directory: an empty one that never has a name.
+///
+/// # Errors
+/// Why files of it cannot be cloned.
+pub fn try_out(directory: &OwnedFd) -> io::Result<()> {
     let unnamed =
         || fs::openat(directory, Path::new("."), OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, Mode::RUSR);
-    let cloned = unnamed().and_then(|one| unnamed().and_then(|two| fs::ioctl_ficlone(&one, &two)));
-    cloned.is_ok()
+    Ok(fs::ioctl_ficlone(&unnamed()?, &unnamed()?)?)
 }
