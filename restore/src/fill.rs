@@ -29,7 +29,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::claim::{Unfilled, comparable};
-pub use self::protocol::{Order, Said};
+pub use self::protocol::{Done, Order, Said};
 use self::{claim::Verdict, helper::Helper};
 use crate::{
     Error,
@@ -64,14 +64,9 @@ pub struct Filling {
 pub struct Filled {
     /// The claim.
     pub claim: ObjectRef,
-    /// Files that were written and read back.
-    pub files: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// What is not as it was, by path; the first of them.
-    pub problems: Vec<String>,
-    /// Problems beyond those, only counted.
-    pub more_problems: u64,
+    /// What was written.
+    #[serde(flatten)]
+    pub done: Done,
     /// How long it took.
     pub seconds: f64,
 }

@@ -16,7 +16,7 @@ use stillpoint_catalog as catalog;
 use stillpoint_filetree::restore::{Progress, Report};
 use stillpoint_repository::signing::Trust;
 use stillpoint_restore::{
-    fill::{Order, Said},
+    fill::{Done, Order, Said},
     volumes,
 };
 use tokio::sync::watch;
@@ -171,10 +171,10 @@ fn done(report: Report) -> Said {
     let problems = report.problems.named.iter().take(NAMED);
     let problems =
         problems.map(|problem| format!("/{}: {}: {}", problem.path.display(), problem.kind, problem.message));
-    Said::Done {
+    Said::Done(Done {
         files: verified.files,
         bytes: verified.bytes,
         problems: problems.collect(),
         more_problems: report.problems.more + named.saturating_sub(NAMED) as u64,
-    }
+    })
 }

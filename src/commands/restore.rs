@@ -10,7 +10,7 @@ use stillpoint_catalog::{self as catalog, Backup};
 use stillpoint_objects::{discovery, retry::Retry, sanitise::Mapping};
 use stillpoint_restore::{
     self as restore, Applied, Foreseen, Foresight, Plan, PlannedVolume, Progress, RestoreRequest,
-    fill::{Filled, NotFilled},
+    fill::{Done, Filled, NotFilled},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -102,7 +102,7 @@ async fn create(args: &CreateArgs, backup: &Backup, cancel: &CancellationToken) 
     drop(drawn);
     output::print(args.output.output, &applied, || applied_text(&plan, &applied, args.details))?;
     let whole = applied.refused.is_empty() && applied.not_filled.is_empty();
-    let exact = applied.filled.iter().all(|filled| filled.problems.is_empty());
+    let exact = applied.filled.iter().all(|filled| filled.done.problems.is_empty());
     Ok(if whole && exact { Exit::Done } else { Exit::Degraded })
 }
 
@@ -211,7 +211,8 @@ fn applied_text(plan: &Plan, applied: &Applied, details: bool) -> String {
             let _ = writeln!(text, "      {}", output::printable(&change.to_string()));
         }
     }
-    for Filled { claim, files, bytes, problems, more_problems, seconds } in &applied.filled {
+    for Filled { claim, done, seconds } in &applied.filled {
+        let Done { files, bytes, problems, more_problems } = done;
         let data = format!("{} in {}", output::bytes(*bytes), output::counted(*files, "file"));
         let _ = writeln!(text, "  + {claim} was filled with {data}, read back, in {seconds:.1} s");
         for problem in problems {

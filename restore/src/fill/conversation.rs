@@ -13,9 +13,8 @@ use tokio::{
 };
 
 use super::{
-    Order, Said,
+    Done, Order, Said,
     pod::{CONTAINER, MOUNT},
-    protocol::Done,
 };
 use crate::apply::Progress;
 
@@ -51,9 +50,7 @@ pub(super) async fn fill(
     let (stdout, stderr) = process.outputs().ok_or_else(|| lost("it has no output"))?;
     let said = listen(stdout, progress, counted).await;
     let ended = match said? {
-        Some(Said::Done { files, bytes, problems, more_problems }) => {
-            Ok(Done { files, bytes, problems, more_problems })
-        }
+        Some(Said::Done(done)) => Ok(done),
         Some(Said::Failed { reason }) => Err(Failure::Final(reason)),
         Some(Said::Progress { .. }) | None => Err(silent_end(&mut *process, stderr).await),
     };

@@ -11,10 +11,9 @@ use stillpoint_hooks::hook::pod::PodId;
 use tokio::sync::watch;
 
 use super::{
-    Filled, Filling, Order, Unfilled,
+    Done, Filled, Filling, Order, Unfilled,
     conversation::{self, Failure},
     pod::{self, LABEL},
-    protocol::Done,
     words,
 };
 use crate::{Error, apply::Progress, plan::Plan};
@@ -58,7 +57,7 @@ impl<'a> Helper<'a> {
         let done = worked.ok_or(Error::Cancelled)?.map_err(|reason| self.not_filled(reason))?;
         marked?;
         removed?;
-        Ok(done.of(self.claim.claim.clone(), started.elapsed()))
+        Ok(Filled { claim: self.claim.claim.clone(), done, seconds: started.elapsed().as_secs_f64() })
     }
 
     /// Removes the claim's pod, if there is one.

@@ -2,13 +2,9 @@
 //!
 //! A line each, so that what an exec's streams cut anywhere is put together again.
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use stillpoint_api::{Digest, ObjectRef};
-
-use super::Filled;
+use stillpoint_api::Digest;
 
 /// What is to be restored. Holds credentials: never printed.
 #[derive(Serialize, Deserialize)]
@@ -34,16 +30,7 @@ pub enum Said {
         bytes: u64,
     },
     /// The volume is restored.
-    Done {
-        /// Files that were read back.
-        files: u64,
-        /// Their bytes.
-        bytes: u64,
-        /// What is not as it was, by path; the first of them.
-        problems: Vec<String>,
-        /// Problems beyond those.
-        more_problems: u64,
-    },
+    Done(Done),
     /// It is not.
     Failed {
         /// Why.
@@ -52,16 +39,15 @@ pub enum Said {
 }
 
 /// A volume that was restored.
-pub(super) struct Done {
-    pub(super) files: u64,
-    pub(super) bytes: u64,
-    pub(super) problems: Vec<String>,
-    pub(super) more_problems: u64,
-}
-
-impl Done {
-    pub(super) fn of(self, claim: ObjectRef, took: Duration) -> Filled {
-        let Self { files, bytes, problems, more_problems } = self;
-        Filled { claim, files, bytes, problems, more_problems, seconds: took.as_secs_f64() }
-    }
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Done {
+    /// Files that were written and read back.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// What is not as it was, by path; the first of them.
+    pub problems: Vec<String>,
+    /// Problems beyond those, only counted.
+    pub more_problems: u64,
 }
