@@ -6,7 +6,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Mutex,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -124,7 +124,7 @@ pub async fn apply(
     let runs = plan.stages.iter().position(|stage| stage.level >= Level::Workloads).unwrap_or(plan.stages.len());
     let (before, after) = plan.stages.split_at(runs);
     run.stages(backup, before, &mut applied, &progress).await?;
-    let claims = run.take_claims();
+    let claims = std::mem::take(&mut *lock(&run.claims));
     if let Some(filling) = filling {
         Box::pin(filling.fill(&claims, plan, &mut applied, &progress)).await?;
     }
@@ -198,19 +198,11 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn take_claims(&self) -> Vec<Unfilled> {
-        std::mem::take(&mut *self.claims.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
-    }
-
-    fn note_claim(&self, claim: Unfilled) {
-        self.claims.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(claim);
-    }
-
     /// A claim is filled before its owners may run, so it gets them last.
     async fn give_owners(&self, claims: Vec<Unfilled>, applied: &mut Applied) -> Result<(), Error> {
         for mut claim in claims.into_iter().filter(|claim| claim.is_ours(self.plan.root)) {
             let is_planned = |uid: &str| self.plan.planned_owners.contains(uid);
-            let dropped_owners = self.with_uids(|uids| owners::relink(&mut claim.owners, uids, is_planned));
+            let dropped_owners = owners::relink(&mut claim.owners, &lock(&self.uids), is_planned);
             claim.give_owners(self.client).await?;
             applied.warn_of_dropped(&claim.claim, dropped_owners);
         }
@@ -228,7 +220,7 @@ impl<'a> Run<'a> {
         let volume = self.planned_volume(step);
         let waiting = volume.map(|volume| Unfilled::new(volume, &mut value, self.plan.root));
         let dropped_owners =
-            self.with_uids(|uids| owners::relink(&mut value, uids, |uid| self.plan.planned_owners.contains(uid)));
+            owners::relink(&mut value, &lock(&self.uids), |uid| self.plan.planned_owners.contains(uid));
         let (created, outcome) = match write::create(self.client, resource, &value, DryRun::No, &self.retry).await {
             Ok(Created::New(created)) => (created, Outcome::Created { dropped_owners }),
             Ok(Created::Exists(existing)) => {
@@ -248,7 +240,7 @@ impl<'a> Run<'a> {
             if matches!(outcome, Outcome::Kept { .. }) {
                 claim.existed(&created);
             }
-            self.note_claim(claim);
+            lock(&self.claims).push(claim);
         }
         Ok((step, outcome))
     }
@@ -297,13 +289,8 @@ impl<'a> Run<'a> {
     fn remember(&self, object: &CapturedObject, written: &Value) {
         let uid = written["metadata"]["uid"].as_str();
         if let Some(uid) = uid.filter(|_| self.plan.planned_owners.contains(&object.uid)) {
-            self.with_uids(|uids| uids.insert(object.uid.clone(), uid.to_owned()));
+            lock(&self.uids).insert(object.uid.clone(), uid.to_owned());
         }
-    }
-
-    fn with_uids<T>(&self, act: impl FnOnce(&mut HashMap<String, String>) -> T) -> T {
-        // a poisoned map is whole: every change to it is one insert
-        act(&mut self.uids.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
     /// Waits until the types that a stage's definitions add answer lists: being established is not yet being served.
@@ -352,6 +339,11 @@ impl Applied {
             message: format!("its owner {owner} was not created: the owner reference is dropped"),
         }));
     }
+}
+
+/// What a task that panicked leaves is whole: every change is one insert.
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn is_definition(object: &ObjectRef) -> bool {
