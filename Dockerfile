@@ -1,6 +1,6 @@
 # Stillpoint as an image: one static program and the authorities it trusts object stores by.
 #   docker build -t registry.example/stillpoint:0.1.0 .
-FROM docker.io/library/rust:1.95-alpine AS build
+FROM rust:1.95-alpine AS build
 RUN apk add --no-cache musl-dev ca-certificates
 WORKDIR /src
 COPY . .
