@@ -1,4 +1,5 @@
-//! Backups of volumes and API at one instant, on a real node: what a naive backup breaks holds.
+//! Backups of volumes and API at one instant, by the agent that `install` puts on a real node: what a naive backup
+//! breaks holds.
 //!
 //! A counter goes from volume A to volume B to a ConfigMap C, each step after the answer to the last: at every instant
 //! A ≥ B ≥ C ≥ A − 1. A copy that is not one instant shows numbers that never stood beside each other.
@@ -8,11 +9,11 @@
 mod common;
 
 use common::{
-    cluster::{Real, on_real_cluster},
+    agents::{Installed, with_agents},
     counter::{Counter, Numbers, holding, numbers},
-    volumes::{IDLE, Lab, NODE, claim, pod},
+    volumes::{IDLE, back_up, claim, pod},
 };
-use stillpoint_agent::Report;
+use stillpoint_agent::{VolumesRequest, Way};
 use stillpoint_api::{Level, Method};
 use stillpoint_test_support::{loop_mount::LoopMount, require};
 
@@ -20,20 +21,25 @@ use stillpoint_test_support::{loop_mount::LoopMount, require};
 const CUTS: usize = 20;
 
 /// Takes backups while the counter goes on, by a method and without a stop; what the former hold.
-async fn seen(lab: &Lab, real: &Real, counter: Counter, asked: Option<&str>, method: Method) -> Vec<Numbers> {
+async fn seen(installed: &Installed, counter: Counter, asked: Option<&str>, method: Method) -> Vec<Numbers> {
+    let (real, repository) = (&installed.real, installed.repository().await);
+    let take = async |name: &str, method: Option<&str>, round| {
+        let volumes = installed.volumes(&real.client, Way::Direct, Some(holding(round)));
+        let volumes = VolumesRequest { method: method.map(str::to_owned), ..volumes };
+        back_up(real, &repository, name, volumes).await.unwrap().manifest
+    };
     let round = counter.round().await;
     let cuts = std::env::var("STILLPOINT_TEST_CUTS").ok().and_then(|cuts| cuts.parse().ok()).unwrap_or(CUTS);
     let mut seen = Vec::new();
     for cut in 0..cuts {
         let name = format!("stopped-{cut}");
-        let volumes = lab.volumes(&real.client, asked, Some(holding(round)));
-        let Report { manifest, .. } = lab.back_up(real, &name, volumes).await;
+        let manifest = take(&name, asked, round).await;
         assert!(manifest.problems.is_empty(), "{:?}", manifest.problems);
         let mut held = manifest.volumes.iter().map(|volume| volume.data.held().unwrap());
         assert!(held.all(|held| (held.level, held.method) == (Level::Filesystem, method)), "{:?}", manifest.volumes);
         let window = manifest.cut.window.unwrap();
         assert!(window.from <= manifest.cut.read_at && manifest.cut.read_at <= window.to);
-        let numbers = numbers(&lab.repository, real, &name).await;
+        let numbers = numbers(&repository, real, &name).await;
         assert!(numbers.stood_beside_each_other(), "{name}: {numbers:?}");
         seen.push(numbers);
     }
@@ -43,10 +49,9 @@ async fn seen(lab: &Lab, real: &Real, counter: Counter, asked: Option<&str>, met
     let controls = cuts.div_ceil(2);
     for cut in 0..controls {
         let name = format!("live-{cut}");
-        let report = lab.back_up(real, &name, lab.volumes(&real.client, Some("live"), Some(holding(round)))).await;
-        let volumes = report.manifest.volumes;
+        let volumes = take(&name, Some("live"), round).await.volumes;
         assert!(volumes.iter().all(|volume| volume.data.held().unwrap().level == Level::Fuzzy));
-        broken += usize::from(!numbers(&lab.repository, real, &name).await.stood_beside_each_other());
+        broken += usize::from(!numbers(&repository, real, &name).await.stood_beside_each_other());
     }
     assert!(broken * 2 >= controls, "without a stop only {broken} of {controls} broke: the test proves nothing");
     counter.end().await;
@@ -56,13 +61,13 @@ async fn seen(lab: &Lab, real: &Real, counter: Counter, asked: Option<&str>, met
 #[tokio::test(flavor = "multi_thread")]
 async fn volumes_and_api_are_one_instant_by_freeze_and_are_not_without_it() {
     let (Some(ext4), Some(xfs)) = (require::loop_device("ext4"), require::loop_device("xfs")) else { return };
-    on_real_cluster(NODE, async |real| {
-        let (a, b, lab) = (LoopMount::new(ext4), LoopMount::new(xfs), Lab::new().await);
-        claim(&real, "a", &a.path()).await;
-        claim(&real, "b", &b.path()).await;
-        pod(&real, "holder", &["a", "b"], IDLE, &[]).await;
-        let counter = Counter::of_this_process(&real, &a.path(), &b.path()).await;
-        let seen = seen(&lab, &real, counter, None, Method::Precopy).await;
+    with_agents(async |installed| {
+        let (a, b, real) = (LoopMount::new(ext4), LoopMount::new(xfs), &installed.real);
+        claim(real, "a", &a.path()).await;
+        claim(real, "b", &b.path()).await;
+        pod(real, "holder", &["a", "b"], IDLE, &[]).await;
+        let counter = Counter::of_this_process(real, &a.path(), &b.path()).await;
+        let seen = seen(installed, counter, None, Method::Precopy).await;
         assert!(seen.iter().any(Numbers::are_even) && seen.iter().any(Numbers::lack_b), "{seen:?}");
     })
     .await;
@@ -71,12 +76,12 @@ async fn volumes_and_api_are_one_instant_by_freeze_and_are_not_without_it() {
 /// A pause stops whoever writes C too, between B and C: only it can show this.
 async fn is_one_instant_by_pause(kinds: [&str; 2], method: Method) {
     let [Some(first), Some(second)] = kinds.map(require::loop_device) else { return };
-    on_real_cluster(NODE, async |real| {
-        let (a, b, lab) = (LoopMount::new(first), LoopMount::new(second), Lab::new().await);
-        claim(&real, "a", &a.path()).await;
-        claim(&real, "b", &b.path()).await;
-        let counter = Counter::of_a_pod(&real).await;
-        let seen = seen(&lab, &real, counter, Some(&method.to_string()), method).await;
+    with_agents(async |installed| {
+        let (a, b, real) = (LoopMount::new(first), LoopMount::new(second), &installed.real);
+        claim(real, "a", &a.path()).await;
+        claim(real, "b", &b.path()).await;
+        let counter = Counter::of_a_pod(real).await;
+        let seen = seen(installed, counter, Some(&method.to_string()), method).await;
         assert!(seen.iter().any(Numbers::lack_b) && seen.iter().any(Numbers::lack_c), "{seen:?}");
         for mount in [&a, &b] {
             let left = std::fs::read_dir(mount.path()).unwrap().map(|entry| entry.unwrap().file_name());

@@ -79,7 +79,8 @@ struct Round {
     ours: Quantiles,
     /// Of ours, the copy that took longest.
     copy: Quantiles,
-    /// From the start of the first `fsfreeze --freeze` to the end of the last `fsfreeze --unfreeze`, and nothing copied between.
+    /// From the start of the first `fsfreeze --freeze` to the end of the last `fsfreeze --unfreeze`, and nothing copied
+    /// between.
     #[serde(skip_serializing_if = "Option::is_none")]
     fsfreeze: Option<Quantiles>,
 }
