@@ -44,7 +44,7 @@ pub(crate) async fn cut(
     for attempt in 1..=MAX_ATTEMPTS {
         let instant = match &mut quiesce {
             None => read(context).await?,
-            Some(quiesce) => match quiesce.cut().await {
+            Some(quiesce) => match quiesce.cut(attempt == MAX_ATTEMPTS).await {
                 Ok(instant) => instant,
                 Err(Void::Final(error)) => return Err(error),
                 Err(Void::Retake(why)) if attempt < MAX_ATTEMPTS => {

@@ -24,6 +24,7 @@ mod passes;
 mod reflink;
 mod strangers;
 mod whole;
+mod yielding;
 
 use std::{
     os::fd::OwnedFd,
@@ -46,10 +47,10 @@ use stillpoint_repository::{Id, Node, Repository, Writer};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use self::{btrfs::Btrfs, copying::Copying, passes::Passes, reflink::Reflink, whole::Whole};
+use self::{btrfs::Btrfs, copying::Copying, passes::Passes, reflink::Reflink, whole::Whole, yielding::Yielding};
 pub use self::{
     choose::{Choice, Facts, Refused, Wish, choose},
-    facts::look,
+    facts::{Room, look},
     leftovers::clean,
 };
 
@@ -113,6 +114,10 @@ pub trait Capture: Send {
     /// # Errors
     /// It could not be stored.
     async fn store(self: Box<Self>) -> Result<Stored, Error>;
+
+    /// Once the writers go on after a snapshot that failed: removes what it made in the volume, and gets ready for a cut
+    /// that is retaken.
+    async fn recover(&mut self) {}
 
     /// Removes what was left in the volume.
     async fn abandon(self: Box<Self>);
@@ -213,13 +218,32 @@ pub enum Error {
         /// Why.
         source: JournalError,
     },
-    /// A snapshot or a folder for clones cannot be made in it.
-    #[error("cannot make a snapshot or clones in the volume {volume}: {source}")]
+    /// A snapshot or clones cannot be made in it.
+    #[error("cannot make a snapshot or clones in the volume {volume}: {source}; {room}")]
     NotTaken {
         /// The volume.
         volume: String,
         /// Why.
-        source: std::io::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
+        /// What was free in it then.
+        room: Room,
+    },
+    /// A snapshot or clones could not be made in it while its writers stood still; another method fits, for a cut that is
+    /// retaken.
+    #[error("{source}; {method} fits instead")]
+    GivesWay {
+        /// What happened.
+        source: Box<Error>,
+        /// The method.
+        method: Method,
+    },
+    /// The same, and no other method fits.
+    #[error("{source}; {why}")]
+    NothingElse {
+        /// What happened.
+        source: Box<Error>,
+        /// Why no other fits.
+        why: Refused,
     },
     /// Too much changes for the window.
     #[error("the volume {volume} changes too fast for precopy: after {} passes {} files with {} MiB changed again, \
@@ -286,35 +310,32 @@ pub async fn prepare(
         let volume = taking.volume.name.clone();
         let error = Error::NotConverged { volume, forecast, budget: settings.budget };
         let other = choose::instead_of(&taking.choice, &error.to_string(), &facts, &wish);
-        let Some(choice) = other else { return Err(error) };
+        let Ok(choice) = other else { return Err(error) };
         tracing::warn!(volume = %taking.volume.name, method = %choice.method, "precopy gives way: {error}");
         taking.choice = choice;
     }
-    loop {
-        let choice = taking.choice.clone();
-        let error = match other(taking.clone(), target, settings, progress.clone()).await {
-            Err(error @ Error::NotTaken { .. }) => error,
-            prepared => return prepared,
-        };
-        // no room for a snapshot, say
-        let other = choose::instead_of(&choice, &error.to_string(), &facts, &wish);
-        let Some(choice) = other else { return Err(error) };
-        tracing::warn!(volume = %taking.volume.name, method = %choice.method, "another method is taken: {error}");
-        taking.choice = choice;
-    }
+    let (repository, writer) = (target.repository.clone(), target.writer.clone());
+    let inputs = Inputs { repository, writer, earlier: target.earlier, settings: settings.clone(), progress };
+    Ok(Box::new(Box::pin(Yielding::prepare(taking, facts, wish, inputs)).await?))
 }
 
-async fn other(
-    taking: Taking,
-    target: Target<'_>,
-    settings: &Settings,
+/// What a method copies with. Cheap to clone.
+#[derive(Clone)]
+struct Inputs {
+    repository: Repository,
+    writer: Writer,
+    earlier: Option<Earlier>,
+    settings: Settings,
     progress: watch::Sender<Progress>,
-) -> Result<Box<dyn Capture>, Error> {
-    let method = taking.choice.method;
-    let copying = Copying::new(taking, target, settings, progress);
+}
+
+/// Prepares a method that copies in one go, which is not precopy.
+async fn at_once(taking: Taking, inputs: Inputs) -> Result<Box<dyn Capture>, Error> {
+    let (method, settings) = (taking.choice.method, inputs.settings.clone());
+    let copying = Copying::new(taking, inputs);
     Ok(match method {
-        Method::Btrfs => Box::new(Btrfs::prepare(copying, settings).await?),
-        Method::Reflink => Box::new(Reflink::prepare(copying, settings).await?),
+        Method::Btrfs => Box::new(Btrfs::prepare(copying, &settings).await?),
+        Method::Reflink => Box::new(Reflink::prepare(copying, &settings).await?),
         Method::Precopy | Method::ReadPaused | Method::Live => Box::new(Whole::prepare(copying).await?),
     })
 }
@@ -332,6 +353,12 @@ struct Taking {
 impl Taking {
     fn copy_error(&self, source: backup::Error) -> Error {
         Error::Copy { volume: self.volume.name.clone(), source }
+    }
+
+    /// What keeps a snapshot or clones from being made.
+    fn not_taken(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+        let room = Room::of(&self.volume.directory);
+        Error::NotTaken { volume: self.volume.name.clone(), source: source.into(), room }
     }
 
     fn stopped(&self) -> Error {

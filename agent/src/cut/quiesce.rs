@@ -148,7 +148,8 @@ impl Quiesce {
     }
 
     /// Takes one cut: pre hooks, stop, R and snapshots, release, post hooks.
-    pub(crate) async fn cut(&mut self) -> Result<Instant, Void> {
+    /// After the last one nothing is left for a retaken cut to do better.
+    pub(crate) async fn cut(&mut self, is_last: bool) -> Result<Instant, Void> {
         self.left_out.clear();
         self.drop_the_dead();
         let standing = watch::Sender::new(None);
@@ -166,13 +167,14 @@ impl Quiesce {
             }
         };
         let since = standing.borrow().as_ref().map(|standing| standing.since);
-        self.judge(report, since).await
+        self.judge(report, since, is_last).await
     }
 
     async fn judge(
         &mut self,
         report: Report<PlannedHooks, Result<Read, String>, NotStopped>,
         since: Option<Timestamp>,
+        is_last: bool,
     ) -> Result<Instant, Void> {
         self.hook_results = HookResults::of(report.hooks.report(), &self.hooks);
         for failure in report.failed.iter().chain(&report.lost_holds) {
@@ -199,9 +201,10 @@ impl Quiesce {
                 read.map_err(Void::Retake)?
             }
         };
-        for (volume, why) in read.failed {
-            self.left_out.insert(volume, why);
+        if !read.give_way.is_empty() && !is_last {
+            return Err(Void::Retake(read.give_way.into_values().collect::<Vec<_>>().join("; ")));
         }
+        self.left_out.extend(read.failed.into_iter().chain(read.give_way));
         let length = report.release.map(|release| SignedDuration::from_secs_f64(release.window_ms / 1e3));
         let stopped = since.zip(length).filter(|_| !self.members.is_empty());
         let window = stopped.map(|(from, length)| Window { from, to: from + length });
@@ -303,6 +306,8 @@ struct Read {
     at: Timestamp,
     /// The volumes that could not be copied.
     failed: BTreeMap<String, String>,
+    /// Those that another method may copy in a retaken cut.
+    give_way: BTreeMap<String, String>,
 }
 
 /// Reads R while every node copies its volumes.
@@ -335,14 +340,16 @@ async fn instant(
     }));
     let (revision, snapshots) = tokio::join!(revision, snapshots);
     let (revision, at) = revision.map_err(|error| error.to_string())?;
-    let mut failed = BTreeMap::new();
+    let (mut failed, mut give_way) = (BTreeMap::new(), BTreeMap::new());
     for (link, snapshot) in snapshots {
         match snapshot.map_err(|error| error.to_string())? {
             Answer::Snapshotted(wire::Failures { failures }) => {
-                failed.extend(failures.into_iter().map(|failure| (failure.subject, failure.reason)));
+                for wire::Failure { subject, reason, gives_way } in failures {
+                    if gives_way { &mut give_way } else { &mut failed }.insert(subject, reason);
+                }
             }
             other => return Err(link.unexpected(&other).to_string()),
         }
     }
-    Ok(Read { revision, at, failed })
+    Ok(Read { revision, at, failed, give_way })
 }

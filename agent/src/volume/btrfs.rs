@@ -12,7 +12,7 @@ use stillpoint_hooks::host::PodStop;
 use super::{
     Capture, Error, Settings, Stored, Taking, Window,
     copying::Copying,
-    leftovers::{Kind, Leftover, remake, remove, try_out},
+    leftovers::{Kind, Leftover, clear, remake, remove, try_out},
     strangers::Strangers,
     took,
 };
@@ -75,6 +75,12 @@ impl Capture for Btrfs {
         let stored = stored.await;
         remove(leftover).await;
         stored
+    }
+
+    async fn recover(&mut self) {
+        if self.taken.is_none() {
+            clear(&self.leftover).await;
+        }
     }
 
     async fn abandon(self: Box<Self>) {

@@ -108,17 +108,25 @@ pub fn choose(facts: &Facts, wish: &Wish) -> Result<Choice, Refused> {
     Err(Refused { why: refused })
 }
 
-/// What else would fit a volume whose method failed before the stop, unless that was asked for.
-pub(super) fn instead_of(failed: &Choice, why: &str, facts: &Facts, wish: &Wish) -> Option<Choice> {
+/// What else fits a volume that its method could not take.
+///
+/// # Errors
+/// [`Refused`] says of each further method why it does not fit; of none where the one that failed was asked for.
+pub(super) fn instead_of(failed: &Choice, why: &str, facts: &Facts, wish: &Wish) -> Result<Choice, Refused> {
+    let mut refused = Vec::new();
     if wish.method.is_some() {
-        return None;
+        return Err(Refused { why: refused });
     }
-    let next = CONSIDERED.iter().skip_while(|method| **method != failed.method).skip(1);
-    let mut fitting = next.filter(|_| facts.writers_known).filter_map(|method| {
-        let reason = fits(*method, facts, wish).ok()?;
-        Some(Choice { method: *method, reason: format!("{reason}; not by {}: {why}", failed.method) })
-    });
-    fitting.next()
+    for method in CONSIDERED.into_iter().skip_while(|method| *method != failed.method).skip(1) {
+        let known = if facts.writers_known { fits(method, facts, wish) } else { Err(UNKNOWN.to_owned()) };
+        match known {
+            Ok(reason) => {
+                return Ok(Choice { method, reason: format!("{reason}; not by {}: {why}", failed.method) });
+            }
+            Err(why) => refused.push((method, why)),
+        }
+    }
+    Err(Refused { why: refused })
 }
 
 /// Why a method fits, or why it does not.
@@ -164,13 +172,15 @@ fn fits(method: Method, facts: &Facts, wish: &Wish) -> Result<String, String> {
     }
 }
 
+const UNKNOWN: &str = "the cgroups of its writers are not known, and so cannot be paused";
+
 /// Whether its writers can be paused, and then stand still.
 fn pause(facts: &Facts) -> Result<(), String> {
     if facts.read_only {
         return Ok(());
     }
     if !facts.writers_known {
-        return Err("the cgroups of its writers are not known, and so cannot be paused".into());
+        return Err(UNKNOWN.into());
     }
     match &facts.in_flight {
         Some(why) => Err(why.clone()),
@@ -264,8 +274,12 @@ mod tests {
         assert_eq!(choice.method, Method::Reflink);
         assert!(choice.reason.ends_with("; not by precopy: it changes too fast"), "{}", choice.reason);
         let asked = Wish { method: Some(Method::Precopy), ..Wish::default() };
-        assert_eq!(instead_of(&failed, "it changes too fast", &facts, &asked), None);
+        assert_eq!(instead_of(&failed, "it changes too fast", &facts, &asked), Err(Refused { why: Vec::new() }));
+        let failed = Choice { method: Method::Reflink, ..failed };
+        facts.bytes = Some(100 << 20);
+        let refused = instead_of(&failed, "there is no room", &facts, &Wish::default()).unwrap_err().to_string();
+        assert!(refused.contains("not by read-paused, because its 100 MiB would be read"), "{refused}");
         facts.writers_known = false;
-        assert_eq!(instead_of(&failed, "it changes too fast", &facts, &Wish::default()), None);
+        assert!(instead_of(&failed, "there is no room", &facts, &Wish::default()).is_err());
     }
 }

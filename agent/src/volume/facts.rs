@@ -4,8 +4,11 @@
 //! be two opinions on what stops a node.
 
 use std::{
-    fs,
-    os::{fd::AsRawFd, unix::fs::MetadataExt},
+    fmt, fs,
+    os::{
+        fd::{AsFd, AsRawFd},
+        unix::fs::MetadataExt,
+    },
     path::Path,
 };
 
@@ -66,6 +69,35 @@ fn look_now(volume: &Volume, stop: Stop, journal: &Path) -> Result<Facts, Error>
         nested: if is_subvolume { nested(volume) } else { Vec::new() },
         is_subvolume,
     })
+}
+
+/// What is free on a volume's filesystem, for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    free_kib: u64,
+    of_kib: u64,
+    /// Inodes, where the filesystem counts them.
+    files: Option<u64>,
+}
+
+impl Room {
+    /// All zero where it cannot be told.
+    pub(super) fn of(directory: impl AsFd) -> Self {
+        let Ok(about) = rustix::fs::fstatvfs(directory) else { return Self { free_kib: 0, of_kib: 0, files: None } };
+        let kib = |blocks: u64| blocks.saturating_mul(about.f_frsize) / 1024;
+        let files = (about.f_files > 0).then_some(about.f_favail);
+        Self { free_kib: kib(about.f_bavail), of_kib: kib(about.f_blocks), files }
+    }
+}
+
+impl fmt::Display for Room {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} KiB of {} KiB", self.free_kib, self.of_kib)?;
+        if let Some(files) = self.files {
+            write!(f, " and {files} inodes")?;
+        }
+        f.write_str(" are free")
+    }
 }
 
 /// The inode of every subvolume's root on btrfs.

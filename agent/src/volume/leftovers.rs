@@ -103,7 +103,7 @@ pub(super) async fn try_out(taking: &Taking, settings: &Settings, kind: Kind) ->
     remake(taking, &leftover).await?;
     let made = leftover.clone();
     let removed = tokio::task::spawn_blocking(move || made.remove()).await.map_err(|_| taking.stopped())?;
-    removed.map_err(|source| Error::NotTaken { volume: taking.volume.name.clone(), source })?;
+    removed.map_err(|error| taking.not_taken(error))?;
     Ok(leftover)
 }
 
@@ -112,7 +112,16 @@ pub(super) async fn remake(taking: &Taking, leftover: &Arc<Leftover>) -> Result<
     let made = leftover.clone();
     let make = move || made.remove().and_then(|()| made.make());
     let made = tokio::task::spawn_blocking(make).await.map_err(|_| taking.stopped())?;
-    made.map_err(|source| Error::NotTaken { volume: taking.volume.name.clone(), source })
+    made.map_err(|error| taking.not_taken(error))
+}
+
+/// Removes what a snapshot that failed has made, which may be part of it; it may be made anew.
+pub(super) async fn clear(leftover: &Arc<Leftover>) {
+    let made = leftover.clone();
+    // a panic in it was told already
+    if let Ok(Err(error)) = tokio::task::spawn_blocking(move || made.remove()).await {
+        tracing::warn!(name = %leftover.first.name, %error, "it stays in its volume for now");
+    }
 }
 
 /// Removes it from the volume, and from the journal.

@@ -7,13 +7,13 @@ use std::{sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use stillpoint_api::Level;
-use stillpoint_filetree::backup::clones::Cloning;
+use stillpoint_filetree::backup::{self, clones::Cloning};
 use stillpoint_hooks::host::PodStop;
 
 use super::{
     Capture, Error, Settings, Stored, Window,
     copying::Copying,
-    leftovers::{Kind, Leftover, remake, remove, try_out},
+    leftovers::{Kind, Leftover, clear, remake, remove, try_out},
     strangers::Strangers,
     took,
 };
@@ -48,7 +48,10 @@ impl Capture for Reflink {
         // what is stored beside the clones waits for no network either
         self.copying.hold_packs();
         let mut cloning = self.copying.clone_into(folder)?;
-        cloning.taken().await.map_err(|error| taking.copy_error(error))?;
+        cloning.taken().await.map_err(|error| match error {
+            error @ backup::Error::NotCloned { .. } => taking.not_taken(error),
+            error => taking.copy_error(error),
+        })?;
         self.strangers.after(taking, Some(since)).await?;
         self.taken = Some((cloning, took(began, 0, 0)));
         Ok(())
@@ -67,6 +70,12 @@ impl Capture for Reflink {
         let stored = stored.await;
         remove(leftover).await;
         stored
+    }
+
+    async fn recover(&mut self) {
+        if self.taken.is_none() {
+            clear(&self.leftover).await;
+        }
     }
 
     async fn abandon(self: Box<Self>) {

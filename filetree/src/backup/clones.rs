@@ -36,7 +36,7 @@ use crate::lock;
 /// Where the clones of one copy lie, and how far it is.
 pub(super) struct Clones {
     pub(super) folder: Arc<OwnedFd>,
-    next: AtomicU64,
+    made: AtomicU64,
     taken: Mutex<Option<oneshot::Sender<()>>>,
     go: Mutex<mpsc::Receiver<()>>,
 }
@@ -61,7 +61,7 @@ impl Clones {
         let ((say_taken, taken), (say_go, go)) = (oneshot::channel(), mpsc::channel());
         let clones = Self {
             folder: Arc::new(folder),
-            next: AtomicU64::new(0),
+            made: AtomicU64::new(0),
             taken: Mutex::new(Some(say_taken)),
             go: Mutex::new(go),
         };
@@ -70,7 +70,7 @@ impl Clones {
 
     /// Clones an open file, and gives the clone's name.
     pub(super) fn add(&self, file: &OwnedFd) -> Result<OsString, Errno> {
-        let name = OsString::from(self.next.fetch_add(1, Ordering::Relaxed).to_string());
+        let name = OsString::from(self.made().to_string());
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let clone = fs::openat(&self.folder, &name, flags, Mode::RUSR | Mode::WUSR)?;
         match fs::ioctl_ficlone(&clone, file) {
@@ -81,7 +81,13 @@ impl Clones {
             }
             cloned => cloned?,
         }
+        self.made.fetch_add(1, Ordering::Relaxed);
         Ok(name)
+    }
+
+    /// How many there are, with those that were read and removed.
+    pub(super) fn made(&self) -> u64 {
+        self.made.load(Ordering::Relaxed)
     }
 
     /// A clone that was read is not needed any more.

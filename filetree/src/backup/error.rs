@@ -16,6 +16,16 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// A file could not be cloned: there is no room for it, say.
+    #[error("cannot clone {}, after {made} other files: {source}", path.display())]
+    NotCloned {
+        /// The file, below the directory that is taken.
+        path: PathBuf,
+        /// The files that were cloned before.
+        made: u64,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The name cannot be a tag.
     #[error("{name:?} cannot name a volume: {reason}")]
     Name {

@@ -99,7 +99,7 @@ impl FileTask {
                 Some(Self { directory, parent: clones.folder.clone(), name, original })
             }
             Err(error) => {
-                engine.fail(super::Error::Path { path, source: error.into() });
+                engine.fail(super::Error::NotCloned { path, made: clones.made(), source: error.into() });
                 None
             }
         }

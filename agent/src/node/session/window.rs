@@ -16,10 +16,21 @@ use super::{
     },
     Ended, Member, Session,
 };
+use crate::volume;
 
 impl Session {
-    /// Stops the writers, has the volumes copied, and releases: one window.
+    /// Stops the writers, has the volumes copied, and releases: one window. What a snapshot that failed has left in a
+    /// volume goes right after it: whoever writes may need the room.
     pub(super) async fn stop(&mut self, max: Duration) -> Result<(), Ended> {
+        self.window(max).await?;
+        let recovered = join_all(self.members.iter_mut().map(|member| member.capture.recover()));
+        tokio::select! {
+            _ = recovered => Ok(()),
+            () = self.lease.gone() => Err(Gone.into()),
+        }
+    }
+
+    async fn window(&mut self, max: Duration) -> Result<(), Ended> {
         let mut stop = self.stop_of(max);
         for member in &self.members {
             let needs = member.capture.stop();
@@ -41,7 +52,8 @@ impl Session {
         match held {
             Ok(held) => self.hold(held, from).await,
             Err(error) => {
-                let failures = vec![wire::Failure { subject: "stop".to_owned(), reason: error.to_string() }];
+                let failures =
+                    vec![wire::Failure { subject: "stop".to_owned(), reason: error.to_string(), gives_way: false }];
                 Ok(self.answers.say(Answer::NotStopped(wire::Failures { failures })).await?)
             }
         }
@@ -86,7 +98,8 @@ impl Session {
         loop {
             match self.lease.next().await? {
                 Step::Snapshot(_) => {
-                    let failures = vec![wire::Failure { subject: "stop".to_owned(), reason: why.clone() }];
+                    let failures =
+                        vec![wire::Failure { subject: "stop".to_owned(), reason: why.clone(), gives_way: false }];
                     self.answers.say(Answer::Snapshotted(wire::Failures { failures })).await?;
                 }
                 Step::Release(_) => {
@@ -122,7 +135,8 @@ async fn snapshot(members: &mut [Member], volumes: &[String]) -> Vec<wire::Failu
     let members = members.iter_mut().filter(|member| volumes.contains(&member.id));
     let snapshots = members.map(async |member| {
         let failed = member.capture.snapshot().await.err()?;
-        Some(wire::Failure { subject: member.id.clone(), reason: failed.to_string() })
+        let gives_way = matches!(failed, volume::Error::GivesWay { .. });
+        Some(wire::Failure { subject: member.id.clone(), reason: failed.to_string(), gives_way })
     });
     join_all(snapshots).await.into_iter().flatten().collect()
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use futures::future::try_join_all;
+use futures::future::{join_all, try_join_all};
 use jiff::Timestamp;
 use stillpoint_agent::volume::{self, Capture, Choice, Earlier, Plan, Settings, Stored, Target, Volume, Wish};
 use stillpoint_api::{Level, Method};
@@ -206,6 +206,7 @@ async fn cut(captures: &Captures, request: &Request) -> anyhow::Result<Whole> {
                 output::printable(&why)
             )),
         }
+        join_all(captures.lock().await.iter_mut().map(|capture| capture.recover())).await;
     }
     bail!("no cut was whole in {ATTEMPTS} attempts, so nothing was kept");
 }
@@ -242,7 +243,9 @@ async fn attempt(
     // a pre hook that failed left nothing to capture
     let failed = failures(&report.failed);
     Ok(match report.ended {
-        Ended::Whole(taken) => Ok((taken?, report.release, report.post_failed)),
+        Ended::Whole(Ok(instant)) => Ok((instant, report.release, report.post_failed)),
+        Ended::Whole(Err(error @ volume::Error::GivesWay { .. })) => Err(error.to_string()),
+        Ended::Whole(Err(error)) => return Err(error.into()),
         Ended::NotWhole(_) if !report.lost_holds.is_empty() => Err(failures(&report.lost_holds)),
         Ended::NotWhole(_) => Err(report.release.map_or_else(String::new, |release| release.reason.to_string())),
         Ended::Lost => Err("the stop ended before everything was captured; --max gives it more time".to_owned()),
