@@ -12,7 +12,7 @@ use stillpoint_api::{ClusterResources, ExclusionRule, GroupResource, ResourceTyp
 use crate::{Error, list::Meta, selector::LabelSelector};
 
 /// Labels that exclude an object when their value is `true`.
-const EXCLUDE_LABELS: [&str; 2] = ["stillpoint.dev/exclude-from-backup", "velero.io/exclude-from-backup"];
+pub(crate) const EXCLUDE_LABELS: [&str; 2] = ["stillpoint.dev/exclude-from-backup", "velero.io/exclude-from-backup"];
 /// Says who writes an EndpointSlice.
 const SLICE_MANAGER: &str = "endpointslice.kubernetes.io/managed-by";
 /// Said by the endpoints controller since Kubernetes 1.33.

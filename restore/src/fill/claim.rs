@@ -10,8 +10,8 @@ use kube::{
 };
 use serde_json::{Value, json};
 use stillpoint_api::{Digest, ObjectRef};
+use stillpoint_objects::helper::words;
 
-use super::words;
 use crate::{Error, plan::PlannedVolume};
 
 /// The root of the backup that a claim is to be filled from.

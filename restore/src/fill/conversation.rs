@@ -6,16 +6,14 @@ use stillpoint_hooks::hook::{
     exec::{Command, ExecError, Executor, Exit, Process, Reader, kubernetes::Kubernetes},
     pod::PodId,
 };
+use stillpoint_objects::helper::{CONTAINER, MOUNT};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     sync::watch,
     time::timeout,
 };
 
-use super::{
-    Done, Order, Said,
-    pod::{CONTAINER, MOUNT},
-};
+use super::{Done, Order, Said};
 use crate::apply::Progress;
 
 /// How long nothing may be heard of the program, which says something every second.
