@@ -21,14 +21,13 @@ use assert_cmd::assert::Assert;
 use common::{
     cluster::{Real, ask, create, delete, eventually, get, on_real_cluster},
     shell::{self, User},
-    volumes::{NODE, NODE_NAME, claim, kubelet_root, pod},
+    volumes::{NODE, NODE_NAME, Scheduler, claim, kubelet_root, pod, pods},
 };
 use http::Method;
 use manifest::{Manifest, manifest};
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, mknodat, setxattr};
 use serde_json::{Value, json};
 use stillpoint_test_support::{bucket, loop_mount::LoopMount, require};
-use tokio::task::JoinHandle;
 
 /// It crashes where the data is not there yet, which counts a restart.
 const NEEDS_DATA: &str = "grep -q last /a/last || exit 1; sleep 3600 & wait";
@@ -42,13 +41,7 @@ struct Shop {
     user: User,
     kubeconfig: String,
     volume: LoopMount,
-    scheduler: JoinHandle<()>,
-}
-
-impl Drop for Shop {
-    fn drop(&mut self) {
-        self.scheduler.abort();
-    }
+    _scheduler: Scheduler,
 }
 
 /// Runs a test on a namespace that was backed up, with the data that `data` made.
@@ -72,25 +65,10 @@ async fn backed_up(script: &str, data: impl FnOnce(&Path), test: impl AsyncFnOnc
         let node = ["--node-local", NODE_NAME, "--journal", &journal, "--spool", &spool];
         let node = [&node[..], &["--kubelet-root", root.to_str().unwrap()]].concat();
         user.prints(0, &[&["backup", "create", "whole"], &scope[..], &node].concat());
-        let scheduler = tokio::spawn(schedule(real.clone()));
-        test(&Shop { real, user, kubeconfig, volume, scheduler }).await;
+        let scheduler = Scheduler::start(&real);
+        test(&Shop { real, user, kubeconfig, volume, _scheduler: scheduler }).await;
     })
     .await;
-}
-
-/// Puts the pods of a namespace on the node, for ever.
-async fn schedule(real: Real) {
-    let path = format!("/api/v1/namespaces/{}/pods", real.namespace);
-    loop {
-        let pods = ask(&real.client, Method::GET, &path, &Value::Null).await.unwrap_or_default();
-        for pod in pods["items"].as_array().into_iter().flatten().filter(|pod| pod["spec"]["nodeName"].is_null()) {
-            let name = pod["metadata"]["name"].as_str().unwrap();
-            let target = json!({"kind": "Node", "name": NODE_NAME});
-            let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": target});
-            let _ = ask(&real.client, Method::POST, &format!("{path}/{name}/binding"), &binding).await;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
 }
 
 impl Shop {
@@ -131,9 +109,7 @@ impl Shop {
     }
 
     async fn pods(&self) -> Vec<String> {
-        let pods = get(&self.real.client, &format!("/api/v1/namespaces/{}/pods", self.real.namespace)).await;
-        let names = pods["items"].as_array().unwrap().iter().map(|pod| pod["metadata"]["name"].as_str().unwrap());
-        names.map(str::to_owned).collect()
+        pods(&self.real).await
     }
 
     async fn claim(&self) -> Value {

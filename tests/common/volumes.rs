@@ -8,19 +8,20 @@ use std::{
 };
 
 use futures::TryStreamExt;
+use http::Method;
 use kube::Client;
-use serde_json::json;
+use serde_json::{Value, json};
 use stillpoint_agent::{Access, Agents, BackupRequest, HooksRequest, Node, NodeConfig, OnStep, Report, VolumesRequest};
 use stillpoint_api::{Scope, VolumeIntent};
 use stillpoint_catalog as catalog;
 use stillpoint_hooks::{guard, hook::journal::Journal};
 use stillpoint_repository::{Repository, Store, signing::Trust};
 use tempfile::TempDir;
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
     backups::{self, PASSWORD},
-    cluster::{Real, create, eventually, get},
+    cluster::{Real, ask, create, eventually, get},
 };
 
 /// The one node of the cluster.
@@ -142,8 +143,7 @@ pub(crate) async fn pod(real: &Real, name: &str, claims: &[&str], script: &str, 
     let volumes: Vec<_> =
         claims.iter().map(|claim| json!({"name": claim, "persistentVolumeClaim": {"claimName": claim}})).collect();
     let mounts: Vec<_> = claims.iter().map(|claim| json!({"name": claim, "mountPath": format!("/{claim}")})).collect();
-    let annotations: serde_json::Value =
-        annotations.iter().map(|&(key, value)| (key.to_owned(), json!(value))).collect();
+    let annotations: Value = annotations.iter().map(|&(key, value)| (key.to_owned(), json!(value))).collect();
     let object = json!({
         "metadata": {"name": name, "annotations": annotations},
         "spec": {
@@ -154,13 +154,49 @@ pub(crate) async fn pod(real: &Real, name: &str, claims: &[&str], script: &str, 
         },
     });
     eventually("the namespace has its service account", async || {
-        super::cluster::ask(client, http::Method::POST, &path, &object).await.is_ok()
+        ask(client, Method::POST, &path, &object).await.is_ok()
     })
     .await;
     eventually(&format!("pod {name} runs"), async || {
         get(client, &format!("{path}/{name}")).await["status"]["containerStatuses"][0]["state"]["running"].is_object()
     })
     .await;
+}
+
+/// Puts the pods of a test's namespace on the node until it is dropped: the cluster has no scheduler.
+pub(crate) struct Scheduler(JoinHandle<()>);
+
+impl Drop for Scheduler {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Scheduler {
+    pub(crate) fn start(real: &Real) -> Self {
+        Self(tokio::spawn(schedule(real.clone())))
+    }
+}
+
+async fn schedule(real: Real) {
+    let path = format!("/api/v1/namespaces/{}/pods", real.namespace);
+    loop {
+        let pods = ask(&real.client, Method::GET, &path, &Value::Null).await.unwrap_or_default();
+        for pod in pods["items"].as_array().into_iter().flatten().filter(|pod| pod["spec"]["nodeName"].is_null()) {
+            let name = pod["metadata"]["name"].as_str().unwrap();
+            let target = json!({"kind": "Node", "name": NODE_NAME});
+            let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": target});
+            let _ = ask(&real.client, Method::POST, &format!("{path}/{name}/binding"), &binding).await;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// The names of the pods of a test's namespace.
+pub(crate) async fn pods(real: &Real) -> Vec<String> {
+    let pods = get(&real.client, &format!("/api/v1/namespaces/{}/pods", real.namespace)).await;
+    let names = pods["items"].as_array().unwrap().iter().map(|pod| pod["metadata"]["name"].as_str().unwrap());
+    names.map(str::to_owned).collect()
 }
 
 /// A write must be done within some time: nothing is frozen then.
