@@ -8,6 +8,7 @@ mod cluster;
 mod commands;
 mod confirm;
 mod exit;
+mod helpers;
 mod installation;
 mod interrupt;
 mod keys;

@@ -1,6 +1,6 @@
-//! How claims are filled: the flags, and the pods that the cluster's installation suggests.
+//! How claims are filled.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use anyhow::Context;
 use clap::Args;
@@ -9,8 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{CreateArgs, mapping};
 use crate::{
-    args::{UsageError, duration},
-    installation::{Agents, Installation},
+    args::UsageError,
+    helpers::{self, HelperArgs},
+    installation::Agents,
 };
 
 #[derive(Debug, Args)]
@@ -25,15 +26,8 @@ pub(super) struct VolumeArgs {
     /// Give claims another storage class; comma-separated
     #[arg(long, value_name = "OLD:NEW", value_delimiter = ',', value_parser = mapping)]
     storage_class_mappings: Vec<(String, String)>,
-    /// The image of the pods that fill claims, with stillpoint on its PATH [default: the installed agents']
-    #[arg(long, value_name = "NAME")]
-    helper_image: Option<String>,
-    /// Let those pods use their node's network [default: as the installed agents]
-    #[arg(long)]
-    helper_host_network: bool,
-    /// How long a claim may take to bind and its pod to run
-    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration)]
-    volume_timeout: Duration,
+    #[command(flatten)]
+    helpers: HelperArgs,
 }
 
 impl VolumeArgs {
@@ -56,7 +50,17 @@ impl VolumeArgs {
         if plan.volumes.is_empty() {
             return Ok(None);
         }
-        let Agents { image, host_network } = self.pods(client).await?;
+        let found = self
+            .helpers
+            .agents(client)
+            .await
+            .context("the image of the pods that fill claims is not known: give --helper-image")?;
+        let Agents { image, host_network } = found.ok_or_else(|| {
+            UsageError(format!(
+                "claims are filled by pods that run this program: {}, or restore without data by --no-volumes",
+                helpers::ADVICE
+            ))
+        })?;
         Ok(Some(Filling {
             client: args.cluster.connect_for_streams().await?.client,
             image,
@@ -64,24 +68,8 @@ impl VolumeArgs {
             access: serde_json::to_value(args.read.access_for_pods()?)
                 .context("the way into the repository cannot be sent")?,
             into_existing: self.into_existing,
-            patience: self.volume_timeout,
+            patience: self.helpers.volume_timeout,
             cancel: cancel.clone(),
         }))
-    }
-
-    async fn pods(&self, client: &kube::Client) -> anyhow::Result<Agents> {
-        if let Some(image) = self.helper_image.clone() {
-            return Ok(Agents { image, host_network: self.helper_host_network });
-        }
-        let agents = Installation::new(client.clone()).agents().await;
-        let agents = agents.context("the image of the pods that fill claims is not known: give --helper-image")?;
-        let agents = agents.ok_or_else(|| {
-            UsageError(
-                "claims are filled by pods that run this program: run stillpoint install first, give --helper-image, or \
-                 restore without data by --no-volumes"
-                    .to_owned(),
-            )
-        })?;
-        Ok(Agents { host_network: agents.host_network || self.helper_host_network, ..agents })
     }
 }
