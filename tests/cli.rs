@@ -6,6 +6,8 @@
 
 mod common;
 
+use std::time::{Duration, Instant};
+
 use common::{
     cluster::{config_map, config_maps, create, create_namespace, delete, get, patch, secrets},
     shell::{Scratch, User, make_bucket},
@@ -303,4 +305,24 @@ fn keys(value: &Value) -> Vec<&String> {
         Value::Array(rows) => rows.first().map(keys).unwrap_or_default(),
         value => value.as_object().unwrap().keys().collect(),
     }
+}
+
+#[test]
+fn what_holds_a_claim_stays_while_it_is_told_something_new_and_no_longer() {
+    let user = User::new();
+    let told = user.path("told");
+    let hold = ["helper", "hold", "--while-changing", &told, "--within", "1s"];
+    let (mut holding, began) = (user.command(&hold).spawn().unwrap(), Instant::now());
+    for count in 0.. {
+        // at once, as kubelet does
+        std::fs::write(user.path("new"), count.to_string()).unwrap();
+        std::fs::rename(user.path("new"), &told).unwrap();
+        assert!(holding.try_wait().unwrap().is_none(), "it ended though it was told {count}");
+        if began.elapsed() > Duration::from_secs(4) {
+            break;
+        }
+    }
+    // two minutes at most
+    user.runs(&hold).code(0);
+    assert!(holding.wait().unwrap().success());
 }

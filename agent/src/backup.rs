@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Error,
     attempt::cut,
-    cut::{Quiesce, Stored, Subject, VolumesRequest},
+    cut::{Helpers, Quiesce, Stored, Subject, VolumesRequest},
     taken::Taken,
     unit::{Context, ends_attempt},
 };
@@ -70,6 +70,10 @@ pub struct Progress {
     pub units_done: u64,
     /// Objects captured so far.
     pub objects: u64,
+    /// Helper pods that were waited for, of how many, while they are.
+    pub helpers: Option<(u64, u64)>,
+    /// Whether only helper pods are left to see to.
+    pub removing_helpers: bool,
     /// Whether hooks run or writers stand still.
     pub quiescing: bool,
     /// What each node is at with volumes, for people.
@@ -105,13 +109,34 @@ pub async fn create(
     let draft = Draft::begin(repository, &request.name).await?;
     let writer = draft.writer();
     let (revision, collect_needs) = (Revision(0), false);
-    let context = Context { client, retry, revision, selection, writer: writer.clone(), collect_needs, progress };
-    let mut job =
-        Job { repository, request, key, started, discovery, cluster, previous, quiesce: None, parts: Vec::new() };
+    let context = Context {
+        client,
+        retry,
+        revision,
+        selection,
+        writer: writer.clone(),
+        collect_needs,
+        progress: progress.clone(),
+    };
+    // dropped with this call if nothing else ends it
+    let (helpers, _guard) = Helpers::new(&request.cancel);
+    let mut job = Job {
+        repository,
+        request,
+        key,
+        started,
+        discovery,
+        cluster,
+        previous,
+        helpers: helpers.clone(),
+        quiesce: None,
+        parts: Vec::new(),
+    };
     let report = Box::pin(job.run(draft, context)).await;
     if let Some(quiesce) = &job.quiesce {
         quiesce.end().await;
     }
+    helpers.end(&progress).await;
     if report.is_err() {
         // a program that ends after a failure must not leave its lock
         writer.abandon().await;
@@ -148,6 +173,7 @@ struct Job<'a> {
     discovery: Discovery,
     cluster: Cluster,
     previous: Option<catalog::Backup>,
+    helpers: Helpers,
     quiesce: Option<Box<Quiesce>>,
     /// Snapshots that keep what nodes have stored.
     parts: Vec<Id>,
@@ -198,6 +224,7 @@ impl Job<'_> {
                 backup: &request.name,
                 cluster: &cluster.name,
                 previous: self.previous.as_ref().map(|backup| &backup.manifest),
+                helpers: self.helpers.clone(),
                 cancel: request.cancel.clone(),
                 progress: context.progress.clone(),
             };

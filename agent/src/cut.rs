@@ -9,6 +9,7 @@
 
 mod agents;
 mod claims;
+mod helpers;
 mod link;
 mod nodes;
 mod queue;
@@ -23,9 +24,11 @@ use stillpoint_hooks::hook::journal::Journal;
 
 pub use self::{
     agents::{AgentError, Agents, Way},
+    helpers::{HelperPods, UnmountedClaims},
     queue::{Queue, Queued},
 };
 pub(crate) use self::{
+    helpers::Helpers,
     quiesce::{Instant, Quiesce, Stored, Subject, Void},
     record::{Recorded, method},
 };
@@ -59,6 +62,8 @@ pub struct VolumesRequest {
     pub on_step: Option<OnStep>,
     /// How hooks run; none where none do.
     pub hooks: Option<HooksRequest>,
+    /// What becomes of claims that no running pod mounts.
+    pub unmounted: UnmountedClaims,
 }
 
 /// What a window is about to do.
@@ -80,9 +85,10 @@ impl fmt::Debug for VolumesRequest {
 }
 
 impl VolumesRequest {
-    /// Volumes copied by `agents` as fits each of them, frozen for 10 s at most.
+    /// Volumes that pods mount, copied by `agents` as fits each of them, frozen for 10 s at most.
     pub fn new(agents: Agents, access: Access, hooks: Option<HooksRequest>) -> Self {
         let (budget, max) = (Duration::from_secs(2), Duration::from_secs(10));
-        Self { agents, access, method: None, budget, max, compression: 1, on_step: None, hooks }
+        let unmounted = UnmountedClaims::LeftOut(None);
+        Self { agents, access, method: None, budget, max, compression: 1, on_step: None, hooks, unmounted }
     }
 }

@@ -1,6 +1,7 @@
-//! `stillpoint helper`: what runs in the pods that fill claims, not meant for people.
+//! `stillpoint helper`: what runs in helper pods, which fill claims or hold them for a backup; not meant for people.
 //!
-//! Standard input is the lease: it gives the order, and when it ends, so does the work.
+//! A pod must not outlive whoever wants it. While a claim is filled standard input is the lease: it gives the order, and
+//! when it ends, so does the work. A pod that only holds its claim is told a word that changes.
 
 use std::{
     fs::{File, TryLockError},
@@ -22,7 +23,7 @@ use stillpoint_restore::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::{exit::Exit, interrupt::asked_to_end, output};
+use crate::{args::duration, exit::Exit, interrupt::asked_to_end, output};
 
 /// A pod in which nothing runs for so long is one that nobody will come back to.
 const IDLE: Duration = Duration::from_secs(120);
@@ -38,10 +39,20 @@ const NAMED: usize = 100;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum HelperCommand {
-    /// Keeps the pod alive while something else runs in it.
-    Hold,
+    /// Keeps the pod alive while something else runs in it, or a file changes.
+    Hold(HoldArgs),
     /// Restores the volume that standard input orders, as long as that stays open.
     Fill(FillArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HoldArgs {
+    /// End when this file stays as it is, instead of when nothing else runs
+    #[arg(long, value_name = "FILE", requires = "within")]
+    while_changing: Option<PathBuf>,
+    /// For so long
+    #[arg(long, value_name = "DURATION", value_parser = duration, requires = "while_changing")]
+    within: Option<Duration>,
 }
 
 #[derive(Debug, Args)]
@@ -53,17 +64,28 @@ pub(crate) struct FillArgs {
 
 pub(crate) async fn run(command: HelperCommand) -> anyhow::Result<Exit> {
     match command {
-        HelperCommand::Hold => hold().await,
+        HelperCommand::Hold(args) => hold(args).await,
         HelperCommand::Fill(args) => Box::pin(fill(args)).await,
     }
 }
 
-async fn hold() -> anyhow::Result<Exit> {
+async fn hold(HoldArgs { while_changing, within }: HoldArgs) -> anyhow::Result<Exit> {
+    let patience = within.unwrap_or(IDLE);
+    let mut told = None;
+    let mut is_wanted = || match &while_changing {
+        None => others_run().unwrap_or(true),
+        Some(file) => {
+            let now = std::fs::read(file).ok();
+            let is_new = now.is_some() && now != told;
+            told = now.or_else(|| told.take());
+            is_new
+        }
+    };
     let idle = async {
         let mut since = Instant::now();
-        while since.elapsed() < IDLE {
-            tokio::time::sleep(LOOK).await;
-            if others_run().unwrap_or(true) {
+        while since.elapsed() < patience {
+            tokio::time::sleep(LOOK.min(patience / 4)).await;
+            if is_wanted() {
                 since = Instant::now();
             }
         }

@@ -5,7 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, VolumeMount as ContainerMount};
+use k8s_openapi::api::core::v1::{
+    PersistentVolume, PersistentVolumeClaim, Pod, PodSpec, Volume, VolumeMount as ContainerMount,
+};
+use stillpoint_objects::helper;
 
 use crate::node::wire;
 
@@ -13,6 +16,10 @@ use crate::node::wire;
 pub(crate) const METHOD_ANNOTATION: &str = "stillpoint.dev/volume-method";
 /// Says whether a volume may be frozen.
 const FREEZE_ANNOTATION: &str = "hooks.stillpoint.dev/freeze";
+/// Says of a pod of ours that a claim is copied through it, and of which.
+pub(crate) const COPIES_LABEL: &str = "stillpoint.dev/copies";
+/// Why a claim cannot be copied by itself.
+pub(crate) const NOT_MOUNTED: &str = "no running pod mounts it";
 /// Handlers of runtime classes whose containers are guests with a page cache of their own.
 const GUESTS: [&str; 4] = ["kata", "gvisor", "runsc", "firecracker"];
 
@@ -29,8 +36,10 @@ pub(crate) struct Seen {
 pub(crate) struct Claim {
     pub(crate) namespace: String,
     pub(crate) name: String,
-    /// The pods that mount it, as `namespace/name`.
+    /// The pods of others that mount it, as `namespace/name`.
     pub(crate) pods: Vec<String>,
+    /// Whether no running pod mounts it, and a helper pod of ours is to.
+    pub(crate) unmounted: bool,
     pub(crate) place: Place,
 }
 
@@ -39,10 +48,22 @@ pub(crate) struct Claim {
 pub(crate) enum Place {
     /// On this node, as its agent is asked for it.
     Node(String, Box<wire::Volume>),
-    /// No pod mounts it.
-    Unmounted { volume: String, node: Option<String> },
+    /// No running pod mounts it.
+    Unmounted(Unmounted),
     /// Nowhere, for this reason.
     Refused(String),
+}
+
+/// What is known of a claim that no running pod mounts.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Unmounted {
+    /// The one node that its volume can be used on, where its affinity says so by host name.
+    pub(crate) only_on: Option<String>,
+    /// The node of a pod that mounts it and does not run, or of another backup's helper pod: a volume for one node at a
+    /// time can be mounted there alone, and whoever begins to write there is stopped too.
+    pub(crate) beside: Option<String>,
+    /// Whether nobody may ever write to it.
+    pub(crate) read_only: bool,
 }
 
 impl Claim {
@@ -67,20 +88,39 @@ pub(crate) fn plan(seen: &Seen, asked: Option<&str>) -> Vec<Claim> {
     let claim = |claim: &PersistentVolumeClaim| {
         let namespace = claim.metadata.namespace.clone().unwrap_or_default();
         let name = claim.metadata.name.clone().unwrap_or_default();
-        let uses: Vec<_> = seen.pods.iter().flat_map(|pod| uses(pod, &namespace, &name)).collect();
+        let others = seen.pods.iter().filter(|pod| !copies(pod));
+        let uses: Vec<_> = others.flat_map(|pod| uses(pod, &namespace, &name)).collect();
         let pods: BTreeSet<_> = uses.iter().map(|each| each.mount.pod.clone()).collect();
-        let place = place(claim, &volumes, &uses, asked).unwrap_or_else(Place::Refused);
-        Claim { namespace, name, pods: pods.into_iter().collect(), place }
+        let place = match of_volume(claim) {
+            Err(why) => Place::Refused(why),
+            Ok(volume) if uses.is_empty() => {
+                let only_on = volumes.get(volume.as_str()).and_then(|volume| only_node(volume));
+                let beside = seen.pods.iter().find_map(|pod| sits_on(pod, &namespace, &name));
+                Place::Unmounted(Unmounted { only_on, beside, read_only: nobody_writes(claim) })
+            }
+            Ok(volume) => place(claim, volume, &uses, asked).unwrap_or_else(Place::Refused),
+        };
+        let unmounted = matches!(place, Place::Unmounted(_));
+        Claim { namespace, name, pods: pods.into_iter().collect(), unmounted, place }
     };
     seen.claims.iter().map(claim).collect()
 }
 
-fn place(
-    claim: &PersistentVolumeClaim,
-    volumes: &BTreeMap<&str, &PersistentVolume>,
-    uses: &[Use<'_>],
-    asked: Option<&str>,
-) -> Result<Place, String> {
+/// Where a claim's data is copied that no pod mounts but this one of ours, which runs.
+pub(crate) fn through(helper: &Pod, claim: &PersistentVolumeClaim, asked: Option<&str>) -> Place {
+    let (namespace, name) = (claim.metadata.namespace.as_deref(), claim.metadata.name.as_deref());
+    let uses = uses(helper, namespace.unwrap_or_default(), name.unwrap_or_default());
+    let place = of_volume(claim).and_then(|volume| place(claim, volume, &uses, asked));
+    place.unwrap_or_else(Place::Refused)
+}
+
+/// Whether a claim is copied through this pod, by this backup or another.
+pub(crate) fn copies(pod: &Pod) -> bool {
+    pod.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(COPIES_LABEL))
+}
+
+/// The volume of a claim whose files can be copied.
+fn of_volume(claim: &PersistentVolumeClaim) -> Result<String, String> {
     let spec = claim.spec.as_ref();
     let Some(name) = spec.and_then(|spec| spec.volume_name.clone()).filter(|name| !name.is_empty()) else {
         return Err("it is not bound to a volume, so there is no data yet".to_owned());
@@ -88,11 +128,23 @@ fn place(
     if spec.and_then(|spec| spec.volume_mode.as_deref()) == Some("Block") {
         return Err("it is a block device (volumeMode: Block), which only a CSI snapshot can copy".to_owned());
     }
+    Ok(name)
+}
+
+/// Whether its access modes let nobody write.
+fn nobody_writes(claim: &PersistentVolumeClaim) -> bool {
+    let modes = claim.spec.as_ref().and_then(|spec| spec.access_modes.as_deref()).unwrap_or_default();
+    !modes.is_empty() && modes.iter().all(|mode| mode == "ReadOnlyMany")
+}
+
+fn place(
+    claim: &PersistentVolumeClaim,
+    volume_name: String,
+    uses: &[Use<'_>],
+    asked: Option<&str>,
+) -> Result<Place, String> {
     let nodes: BTreeSet<_> = uses.iter().map(|each| each.node).collect();
-    let Some(&node) = nodes.first() else {
-        let node = volumes.get(name.as_str()).and_then(|volume| only_node(volume));
-        return Ok(Place::Unmounted { volume: name, node });
-    };
+    let node = nodes.first().copied().ok_or(NOT_MOUNTED)?;
     let writers: BTreeSet<_> = uses.iter().filter(|each| each.writes).map(|each| each.node).collect();
     if writers.len() > 1 {
         let nodes = writers.into_iter().collect::<Vec<_>>().join(", ");
@@ -115,7 +167,7 @@ fn place(
     let namespace = claim.metadata.namespace.clone().unwrap_or_default();
     let volume = wire::Volume {
         id: format!("{namespace}/{}", claim.metadata.name.clone().unwrap_or_default()),
-        volume_name: name,
+        volume_name,
         mounts,
         read_only: writers.is_empty(),
         method: method.unwrap_or_default(),
@@ -125,38 +177,65 @@ fn place(
     Ok(Place::Node(node.to_owned(), Box::new(volume)))
 }
 
+/// The volumes of a pod that are a claim's, each with whether the pod may only read it.
+fn volumes_of<'a>(pod: &'a Pod, namespace: &str, claim: &str) -> Vec<(&'a Volume, bool)> {
+    let (Some(spec), Some(name)) = (&pod.spec, &pod.metadata.name) else { return Vec::new() };
+    if pod.metadata.namespace.as_deref() != Some(namespace) {
+        return Vec::new();
+    }
+    let volumes = spec.volumes.iter().flatten().filter_map(|volume| {
+        let source = volume.persistent_volume_claim.as_ref();
+        // a generic ephemeral volume is a claim that the pod owns
+        let ephemeral = volume.ephemeral.as_ref().map(|_| format!("{name}-{}", volume.name));
+        let only_read = source.is_some_and(|source| source.read_only == Some(true));
+        let is_it = source.map(|source| &source.claim_name).or(ephemeral.as_ref()).is_some_and(|own| own == claim);
+        is_it.then_some((volume, only_read))
+    });
+    volumes.collect()
+}
+
+/// The containers of a pod's mounts of a volume.
+fn mounts_of<'a>(spec: &'a PodSpec, volume: &'a str) -> impl Iterator<Item = (&'a str, &'a ContainerMount)> {
+    spec.containers.iter().chain(spec.init_containers.iter().flatten()).flat_map(move |container| {
+        let mounts = container.volume_mounts.iter().flatten().filter(move |mount| mount.name == volume);
+        mounts.map(|mount| (container.name.as_str(), mount))
+    })
+}
+
+/// The node of a pod that mounts a claim, or is about to.
+fn sits_on(pod: &Pod, namespace: &str, claim: &str) -> Option<String> {
+    let goes = helper::has_ended(pod) || pod.metadata.deletion_timestamp.is_some();
+    let mounts = !goes && !volumes_of(pod, namespace, claim).is_empty();
+    pod.spec.as_ref()?.node_name.clone().filter(|_| mounts)
+}
+
+/// The node on which a pod may have written to a claim, whatever became of the pod since.
+pub(crate) fn writes_on<'a>(pod: &'a Pod, namespace: &str, claim: &str) -> Option<&'a str> {
+    let spec = pod.spec.as_ref()?;
+    let volumes = volumes_of(pod, namespace, claim);
+    let mut writable = volumes.iter().filter(|(_, only_read)| !only_read).map(|(volume, _)| volume);
+    let writes = writable.any(|volume| mounts_of(spec, &volume.name).any(|(_, mount)| mount.read_only != Some(true)));
+    spec.node_name.as_deref().filter(|_| writes)
+}
+
 /// The uses of a claim by one pod that runs.
 fn uses<'a>(pod: &'a Pod, namespace: &str, claim: &str) -> Vec<Use<'a>> {
     let (Some(spec), Some(status)) = (&pod.spec, &pod.status) else { return Vec::new() };
-    let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
-    let elsewhere = pod.metadata.namespace.as_deref() != Some(namespace);
-    let (Some(node), Some(name), false) = (spec.node_name.as_deref(), &pod.metadata.name, ended || elsewhere) else {
-        return Vec::new();
-    };
+    let (Some(node), false) = (spec.node_name.as_deref(), helper::has_ended(pod)) else { return Vec::new() };
     let running = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
     let ids: BTreeMap<_, _> = running
         .filter(|status| status.state.as_ref().is_some_and(|state| state.running.is_some()))
         .filter_map(|status| Some((status.name.as_str(), status.container_id.as_deref()?)))
         .collect();
     let mut found = Vec::new();
-    for volume in spec.volumes.iter().flatten() {
-        let source = volume.persistent_volume_claim.as_ref();
-        // a generic ephemeral volume is a claim that the pod owns
-        let ephemeral = volume.ephemeral.as_ref().map(|_| format!("{name}-{}", volume.name));
-        if source.map(|source| &source.claim_name).or(ephemeral.as_ref()).is_none_or(|own| own != claim) {
-            continue;
-        }
-        let only_read = source.is_some_and(|source| source.read_only == Some(true));
-        for container in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
-            let Some(id) = ids.get(container.name.as_str()) else { continue };
-            let mounts = container.volume_mounts.iter().flatten().filter(|mount| mount.name == volume.name);
-            found.extend(mounts.map(|mount| Use {
-                pod,
-                node,
-                mount: of_container(pod, namespace, id, mount),
-                writes: !(only_read || mount.read_only == Some(true)),
-            }));
-        }
+    for (volume, only_read) in volumes_of(pod, namespace, claim) {
+        let running = mounts_of(spec, &volume.name).filter_map(|(container, mount)| Some((ids.get(container)?, mount)));
+        found.extend(running.map(|(id, mount)| Use {
+            pod,
+            node,
+            mount: of_container(pod, namespace, id, mount),
+            writes: !(only_read || mount.read_only == Some(true)),
+        }));
     }
     found
 }

@@ -30,7 +30,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     HooksRequest, OnStep, VolumesRequest,
-    claims::{self, Claim},
+    claims::{self, Claim, Seen},
+    helpers::{Held, Helpers},
     nodes::{Member, Nodes, NotStopped, Standing},
     record::HookResults,
     seen::Look,
@@ -78,6 +79,8 @@ pub(crate) struct Subject<'a> {
     pub(crate) cluster: &'a str,
     /// The cluster's backup before this one.
     pub(crate) previous: Option<&'a Manifest>,
+    /// The pods of ours that it may make; whoever asks ends them.
+    pub(crate) helpers: Helpers,
     pub(crate) cancel: CancellationToken,
     pub(crate) progress: watch::Sender<Progress>,
 }
@@ -89,6 +92,11 @@ pub(crate) struct Quiesce {
     request: VolumesRequest,
     hooks: Plan,
     pub(super) claims: Vec<Claim>,
+    /// What was seen before the cut.
+    seen: Seen,
+    helpers: Helpers,
+    /// What helper pods were found to be after the last cut.
+    pub(super) held: Held,
     members: Vec<Member>,
     pub(super) prepared: BTreeMap<String, Prepared>,
     /// Why a volume is in no cut.
@@ -118,7 +126,7 @@ pub(crate) struct Stored {
 impl Quiesce {
     /// Sees, plans, and has every node prepare what it can before anything is stopped.
     pub(crate) async fn prepare(subject: Subject<'_>, request: VolumesRequest) -> Result<Self, Error> {
-        let Subject { client, retry, selection, scope, backup, cluster, previous, cancel, progress } = subject;
+        let Subject { client, retry, selection, scope, backup, cluster, previous, helpers, cancel, progress } = subject;
         let seen = Look { client: &client, retry: &retry, selection, scope }.take().await?;
         if let Some(hooks) = &request.hooks {
             settle(hooks).await;
@@ -128,6 +136,9 @@ impl Quiesce {
         let mut quiesce = Self {
             hooks: plan::plan(&pods, &[], Phase::Both),
             claims: claims::plan(&seen, request.method.as_deref()),
+            seen,
+            helpers,
+            held: Held::default(),
             client,
             retry,
             request,
@@ -141,16 +152,23 @@ impl Quiesce {
             progress,
         };
         tokio::select! {
-            () = quiesce.begin(backup, cluster, previous) => {}
+            () = quiesce.ready(backup, cluster, previous) => {}
             () = cancel.cancelled() => return Err(Error::Cancelled),
         }
         Ok(quiesce)
+    }
+
+    /// Has what no pod mounts mounted, and then every node begin.
+    async fn ready(&mut self, backup: &str, cluster: &str, previous: Option<&Manifest>) {
+        self.mount(backup).await;
+        self.begin(backup, cluster, previous).await;
     }
 
     /// Takes one cut: pre hooks, stop, R and snapshots, release, post hooks.
     /// After the last one nothing is left for a retaken cut to do better.
     pub(crate) async fn cut(&mut self, is_last: bool) -> Result<Instant, Void> {
         self.left_out.clear();
+        self.held = Held::default();
         self.drop_the_dead();
         let standing = watch::Sender::new(None);
         let nodes = Nodes { members: self.members.clone(), max: self.request.max, standing: standing.clone() };
@@ -204,6 +222,9 @@ impl Quiesce {
         if !read.give_way.is_empty() && !is_last {
             return Err(Void::Retake(read.give_way.into_values().collect::<Vec<_>>().join("; ")));
         }
+        // after the release: who may have written in the window is there by now
+        self.held = self.helpers.look(&self.client, &self.retry, &self.seen.pods).await;
+        self.left_out.extend(std::mem::take(&mut self.held.lost));
         self.left_out.extend(read.failed.into_iter().chain(read.give_way));
         let length = report.release.map(|release| SignedDuration::from_secs_f64(release.window_ms / 1e3));
         let stopped = since.zip(length).filter(|_| !self.members.is_empty());

@@ -103,37 +103,44 @@ impl Quiesce {
             .map_err(|error| format!("node {node} described it wrongly: {error}"))?;
         let tree = directory.subtree.ok_or_else(|| format!("node {node} described it without its content"))?;
         let at_rest = !claim.pods.is_empty() && claim.pods.iter().all(|pod| self.hook_results.at_rest.contains(pod));
-        let level = match word::<Level>(&copy.level) {
+        let mut strangers = copy.strangers.clone();
+        let mut level = match word::<Level>(&copy.level) {
             Some(Level::Filesystem) if at_rest => Level::Application,
             level => level.unwrap_or(Level::Fuzzy),
         };
+        if let Some(writers) = self.held.elsewhere.get(id) {
+            strangers.extend(writers.iter().cloned());
+            level = Level::Fuzzy;
+        }
+        let through = if claim.unmounted { "; no running pod mounted it, a helper pod did" } else { "" };
         let snapshot = VolumeSnapshot {
             tree: Digest(tree.0),
             node: node.clone(),
             filesystem: volume.filesystem.clone(),
             method: method(&copy.method).ok_or_else(|| format!("node {node} used an unknown method"))?,
-            reason: copy.reason.clone(),
+            reason: format!("{}{through}", copy.reason),
             level,
             stopped: window.filter(|_| level >= Level::Filesystem),
-            strangers: copy.strangers.clone(),
+            strangers,
             files: copy.files,
             bytes: copy.bytes,
             bytes_read: copy.bytes_read,
             unread: copy.unread,
         };
-        Ok((snapshot, directory, doubts(copy, level)))
+        let doubts = doubts(copy, &snapshot);
+        Ok((snapshot, directory, doubts))
     }
 }
 
 /// What a held copy lacks.
-fn doubts(copy: &wire::StoredVolume, level: Level) -> Option<String> {
+fn doubts(copy: &wire::StoredVolume, snapshot: &VolumeSnapshot) -> Option<String> {
+    let VolumeSnapshot { level, strangers, .. } = snapshot;
     let mut doubts = Vec::new();
     if copy.unread > 0 {
         doubts.push(format!("{} of its files are not whole: {}", copy.unread, copy.problems.join("; ")));
     }
-    if level < Level::Filesystem {
-        let strangers =
-            if copy.strangers.is_empty() { String::new() } else { format!(": {}", copy.strangers.join("; ")) };
+    if *level < Level::Filesystem {
+        let strangers = if strangers.is_empty() { String::new() } else { format!(": {}", strangers.join("; ")) };
         doubts.push(format!("it was written while it was copied (level {level}){strangers}"));
     }
     (!doubts.is_empty()).then(|| doubts.join("; "))

@@ -141,8 +141,13 @@ fn key(signing: &SigningArgs) -> anyhow::Result<SigningKey> {
 }
 
 fn describe_progress(progress: &Progress) -> String {
-    let Progress { attempt, revision, units, units_done, objects, quiescing, nodes } = progress;
+    let Progress { attempt, revision, units, units_done, objects, helpers, removing_helpers, quiescing, nodes } =
+        progress;
+    if let Some((done, total)) = helpers {
+        return format!("mounting claims that no pod mounts: {done} of {}", output::counted(*total, "helper pod"));
+    }
     match attempt {
+        _ if *removing_helpers => "removing helper pods".to_owned(),
         _ if !nodes.is_empty() => describe_nodes(nodes),
         _ if *quiescing => "quiescing".to_owned(),
         0 => "asking the cluster what it serves".to_owned(),

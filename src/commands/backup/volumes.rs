@@ -5,7 +5,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
-use stillpoint_agent::{Agents, HooksRequest, Node, VolumesRequest};
+use stillpoint_agent::{Agents as VolumeAgents, HelperPods, HooksRequest, Node, UnmountedClaims, VolumesRequest};
 use stillpoint_api::{Method, VolumeData, VolumeRecord};
 
 use super::agents::AgentsArgs;
@@ -13,6 +13,8 @@ use crate::{
     args::{MethodArg, RepoArgs},
     cluster::{ClusterArgs, Target},
     commands::{agent::NodeArgs, hooks},
+    helpers::{ADVICE, HelperArgs},
+    installation::Agents,
     meanwhile::duration,
     output,
 };
@@ -38,6 +40,11 @@ pub(crate) struct VolumesArgs {
     /// The folder that remembers which post hooks are owed [default: stillpoint/hooks in the user's folder for state]
     #[arg(long, env = "STILLPOINT_HOOK_JOURNAL", value_name = "DIR")]
     hook_journal: Option<PathBuf>,
+    /// Leave claims out that no running pod mounts, instead of mounting them in a helper pod
+    #[arg(long, conflicts_with_all = ["helper_image", "helper_host_network", "volume_timeout"])]
+    no_helper_pods: bool,
+    #[command(flatten)]
+    helpers: HelperArgs,
     #[command(flatten)]
     agents: AgentsArgs,
     #[command(flatten)]
@@ -47,11 +54,26 @@ pub(crate) struct VolumesArgs {
 impl VolumesArgs {
     /// Who copies volumes, and how.
     pub(super) async fn request(self, cluster: &ClusterArgs, repo: &RepoArgs) -> anyhow::Result<VolumesRequest> {
-        let Self { node_local, volume_method, budget, max, no_hooks, hook_journal, agents, node } = self;
+        let Self {
+            node_local,
+            volume_method,
+            budget,
+            max,
+            no_hooks,
+            hook_journal,
+            no_helper_pods,
+            helpers,
+            agents,
+            node,
+        } = self;
         // hooks and sessions may be silent for long, and have deadlines of their own
         let Target { client: patient, name } = cluster.connect_for_streams().await?;
+        let unmounted = match no_helper_pods {
+            true => UnmountedClaims::LeftOut(None),
+            false => unmounted(&helpers, &patient).await,
+        };
         let agents = match node_local {
-            Some(node_name) => Agents::Local(Node::new(node.config(node_name).await?)),
+            Some(node_name) => VolumeAgents::Local(Node::new(node.config(node_name).await?)),
             None => agents.of(patient.clone()),
         };
         let hooks = match no_hooks {
@@ -59,7 +81,20 @@ impl VolumesArgs {
             false => Some(HooksRequest { client: patient, journal: hooks::journal(hook_journal, name)? }),
         };
         let method = volume_method.map(|method| Method::from(method).to_string());
-        Ok(VolumesRequest { method, budget, max, ..VolumesRequest::new(agents, repo.access()?, hooks) })
+        Ok(VolumesRequest { method, budget, max, unmounted, ..VolumesRequest::new(agents, repo.access()?, hooks) })
+    }
+}
+
+/// What becomes of claims that no running pod mounts. That the image of their pods is not known costs no other volume.
+async fn unmounted(helpers: &HelperArgs, client: &kube::Client) -> UnmountedClaims {
+    match helpers.agents(client).await {
+        Ok(Some(Agents { image, host_network })) => {
+            UnmountedClaims::Copied(HelperPods { image, host_network, patience: helpers.volume_timeout })
+        }
+        Ok(None) => UnmountedClaims::LeftOut(Some(format!("{ADVICE}, and it is copied through a helper pod"))),
+        Err(error) => {
+            UnmountedClaims::LeftOut(Some(format!("which image a helper pod is to have is not known: {error:#}")))
+        }
     }
 }
 

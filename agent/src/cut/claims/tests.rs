@@ -106,7 +106,62 @@ fn a_claim_without_a_running_pod_is_unmounted_and_knows_its_only_node() {
     .unwrap();
     let pods = vec![serde_json::from_value(ended).unwrap()];
     let planned = plan(&Seen { claims: vec![bound("data")], volumes: vec![volume], pods }, None).remove(0);
-    assert_eq!(planned.place, Place::Unmounted { volume: "pv-data".into(), node: Some("c".into()) });
+    let unmounted = Unmounted { only_on: Some("c".into()), beside: None, read_only: false };
+    assert_eq!((planned.place, planned.unmounted), (Place::Unmounted(unmounted), true));
+}
+
+fn unmounted(claim: PersistentVolumeClaim, pods: &[Value]) -> Unmounted {
+    match one(claim, pods).place {
+        Place::Unmounted(unmounted) => unmounted,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A pod of ours that mounts a claim for a backup.
+fn helper(name: &str, node: &str, mount: Value) -> Value {
+    let mut helper = pod(name, node, "data", mount);
+    helper["metadata"]["labels"] = json!({COPIES_LABEL: "stillpoint-copy-data"});
+    helper
+}
+
+#[test]
+fn another_backups_helper_pod_is_no_user_and_ours_goes_beside_it_or_a_pod_that_does_not_run() {
+    let theirs = helper("theirs", "b", json!({}));
+    assert_eq!(unmounted(bound("data"), &[theirs]).beside, Some("b".into()));
+    let mut crashing = pod("db-0", "c", "data", json!({}));
+    crashing["status"]["containerStatuses"][0]["state"] = json!({"waiting": {"reason": "CrashLoopBackOff"}});
+    assert_eq!(unmounted(bound("data"), &[crashing.clone()]).beside, Some("c".into()));
+    crashing["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+    assert_eq!(unmounted(bound("data"), &[crashing]).beside, None);
+}
+
+#[test]
+fn through_our_helper_pod_a_claim_is_copied_where_that_runs_and_its_writers_are_still_to_be_stopped() {
+    let place = |claim: &PersistentVolumeClaim, mount: Value| {
+        through(&serde_json::from_value(helper("ours", "b", mount)).unwrap(), claim, None)
+    };
+    let Place::Node(node, volume) = place(&bound("data"), json!({})) else { panic!() };
+    assert_eq!((node.as_str(), volume.read_only, volume.freeze), ("b", false, true));
+    assert_eq!((volume.mounts[0].pod.as_str(), volume.mounts[0].mount_path.as_str()), ("shop/ours", "/data"));
+    // one that nobody may write to is mounted so
+    let modes = |modes: Value| claim("data", json!({"volumeName": "pv-data", "accessModes": modes}));
+    assert!(unmounted(modes(json!(["ReadOnlyMany"])), &[]).read_only);
+    assert!(!unmounted(modes(json!(["ReadOnlyMany", "ReadWriteOnce"])), &[]).read_only);
+    let Place::Node(_, volume) = place(&bound("data"), json!({"readOnly": true})) else { panic!() };
+    assert!(volume.read_only);
+    assert_eq!(place(&bound("other"), json!({})), Place::Refused(NOT_MOUNTED.into()));
+}
+
+#[test]
+fn a_pod_may_write_where_it_is_even_if_nothing_is_known_of_its_containers_yet() {
+    let mut starting = pod("db-0", "c", "data", json!({}));
+    starting["status"] = json!({"phase": "Pending"});
+    let on = |pod: &Value| writes_on(&serde_json::from_value(pod.clone()).unwrap(), "shop", "data").map(str::to_owned);
+    assert_eq!(on(&starting).as_deref(), Some("c"));
+    starting["spec"]["nodeName"] = Value::Null;
+    assert_eq!(on(&starting), None);
+    assert_eq!(on(&pod("reader", "c", "data", json!({"readOnly": true}))), None);
+    assert_eq!(on(&pod("other", "c", "else", json!({}))), None);
 }
 
 #[test]

@@ -9,8 +9,9 @@ use stillpoint_api::Manifest;
 
 use super::{
     super::{
-        agents::Found,
-        claims::{Claim, Place},
+        agents::{Agents, Found},
+        claims::{Claim, NOT_MOUNTED, Place},
+        helpers::UnmountedClaims,
         link::{Link, LinkError},
         nodes::Member,
     },
@@ -22,6 +23,40 @@ use crate::{
 };
 
 impl Quiesce {
+    /// Gives every claim that no running pod mounts a helper pod, or says why not.
+    pub(super) async fn mount(&mut self, backup: &str) {
+        if let UnmountedClaims::Copied(_) = &self.request.unmounted {
+            self.helpers.settle(&self.client, &self.seen.pods);
+        }
+        if !self.claims.iter().any(|claim| claim.unmounted) {
+            return;
+        }
+        let pods = match &self.request.unmounted {
+            UnmountedClaims::Copied(pods) => pods.clone(),
+            UnmountedClaims::LeftOut(advice) => {
+                let advice = advice.as_ref().map(|advice| format!("; {advice}")).unwrap_or_default();
+                return self.leave_unmounted(&format!("{NOT_MOUNTED}{advice}"));
+            }
+        };
+        // pods that nobody could look into would be made in vain; asked again later, for what opens the way is short-lived
+        if let Err(why) = self.find().await {
+            return self.leave_unmounted(&why);
+        }
+        let only = match &self.request.agents {
+            Agents::Local(node) => Some(node.name()),
+            Agents::Cluster { .. } => None,
+        };
+        let asked = self.request.method.as_deref();
+        let made_by = (&self.client, &pods, backup);
+        self.helpers.provide(&mut self.claims, (&self.seen, asked), made_by, only, &self.progress).await;
+    }
+
+    fn leave_unmounted(&mut self, why: &str) {
+        for claim in self.claims.iter_mut().filter(|claim| claim.unmounted) {
+            claim.place = Place::Refused(why.to_owned());
+        }
+    }
+
     pub(super) async fn begin(&mut self, backup: &str, cluster: &str, previous: Option<&Manifest>) {
         let mut by_node: BTreeMap<String, Vec<(wire::Volume, Vec<String>)>> = BTreeMap::new();
         for claim in &self.claims {
@@ -31,8 +66,8 @@ impl Quiesce {
                     let volume = wire::Volume { parent, ..(**volume).clone() };
                     by_node.entry(node.clone()).or_default().push((volume, claim.pods.clone()));
                 }
-                Place::Unmounted { .. } => {
-                    self.refused.insert(claim.id(), "no running pod mounts it".to_owned());
+                Place::Unmounted(_) => {
+                    self.refused.insert(claim.id(), NOT_MOUNTED.to_owned());
                 }
                 Place::Refused(why) => {
                     self.refused.insert(claim.id(), why.clone());
