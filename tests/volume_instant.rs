@@ -8,5 +8,6 @@ mod instant {
     mod killed;
     mod misses;
     mod order;
+    mod turns;
     mod user;
 }

@@ -30,4 +30,4 @@ pub use cut::{
     AgentError, Agents, HelperPods, HooksRequest, OnStep, Queue, Queued, Step, UnmountedClaims, VolumesRequest, Way,
 };
 pub use error::Error;
-pub use node::{Node, NodeConfig, ServeError, Server, Tls};
+pub use node::{Node, NodeConfig, ServeError, Server, Tls, take_turn};

@@ -21,11 +21,14 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::TaskTracker;
 
-pub use self::service::{ServeError, Server, Tls};
 use self::{
     lease::Lease,
     turns::Turns,
     wire::{CutAnswer, CutRequest, DescribeAnswer},
+};
+pub use self::{
+    service::{ServeError, Server, Tls},
+    turns::take_turn,
 };
 
 /// Answers that wait to be sent.

@@ -17,6 +17,7 @@ mod refusal;
 pub mod release;
 pub mod session;
 pub mod strangers;
+pub mod turn;
 
 pub use journal::file as journal_file;
 pub use journal::{DEFAULT_FOLDER as DEFAULT_JOURNAL, Error as JournalError};

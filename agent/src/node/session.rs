@@ -11,6 +11,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use futures::future::join_all;
 use jiff::Timestamp;
 use stillpoint_filetree::backup::Progress;
+use stillpoint_hooks::JournalError;
 use stillpoint_repository::{Compression, PART_TAG, Repository, SnapshotMeta, Writer};
 use tokio::{
     sync::{mpsc, watch},
@@ -42,6 +43,8 @@ enum Ended {
     Gone(#[from] Gone),
     #[error("{0} makes no sense now")]
     Protocol(&'static str),
+    #[error("no turn can be taken among the processes of this node: {0}")]
+    Turn(#[from] JournalError),
     #[error("the repository cannot be used: {0}")]
     Repository(#[from] stillpoint_repository::Error),
 }
@@ -115,6 +118,18 @@ impl Session {
             told = Some(behind.clone());
             self.answers.say(Answer::Waiting(wire::Waiting { behind })).await?;
         }
+        let mut told = Vec::new();
+        let _turn = loop {
+            let outside = tokio::select! {
+                outside = place.outside(&self.node.config.guard.journal, &told) => outside?,
+                () = self.lease.gone() => return Err(Gone.into()),
+            };
+            match outside {
+                Ok(turn) => break turn,
+                Err(behind) => told = behind,
+            }
+            self.answers.say(Answer::Waiting(wire::Waiting { behind: told.clone() })).await?;
+        };
         self.answers.say(Answer::Turn(wire::Empty {})).await?;
         let Step::Prepare(_) = self.lease.next().await? else {
             return Err(Ended::Protocol("a request before Prepare"));

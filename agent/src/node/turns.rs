@@ -1,17 +1,27 @@
 //! Whose turn it is on each filesystem of the node.
 //!
 //! A session takes all its filesystems at once or waits for all of them, first come first served, so that two backups
-//! on one node can never wait for each other; across nodes the coordinator takes its turns in the order of names.
+//! on one node can never wait for each other; across nodes the coordinator takes its turns in the order of names. Then it
+//! waits for other processes of the host, by the lock that all of them take.
 
 use std::{
     collections::BTreeSet,
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use stillpoint_hooks::mounts::Device;
-use tokio::sync::watch;
+use stillpoint_hooks::{
+    JournalError,
+    mounts::Device,
+    turn::{self, Turn},
+};
+use tokio::{sync::watch, time};
 
 use super::wire;
+
+/// Between two looks at what another process has locked: the kernel tells nobody that it was released.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// The filesystems of the node, and who holds or waits for them. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -27,6 +37,8 @@ struct Ticket {
     backup: String,
     volumes: Vec<String>,
     devices: BTreeSet<Device>,
+    /// The work of other processes that it waits for.
+    outside: Vec<String>,
 }
 
 /// A place in the queue that ends when this is dropped.
@@ -47,7 +59,7 @@ impl Turns {
     pub(crate) fn join(&self, backup: &str, volumes: Vec<String>, devices: BTreeSet<Device>) -> Place {
         let mut queue = self.queue();
         let number = queue.last().map_or(0, |last| last.number + 1);
-        queue.push(Ticket { number, backup: backup.to_owned(), volumes, devices });
+        queue.push(Ticket { number, backup: backup.to_owned(), volumes, devices, outside: Vec::new() });
         drop(queue);
         Place { turns: self.clone(), number }
     }
@@ -58,7 +70,7 @@ impl Turns {
         let session = |ticket: &Ticket| wire::Session {
             backup: ticket.backup.clone(),
             volumes: ticket.volumes.clone(),
-            behind: before(&queue, ticket.number),
+            behind: before(&queue, ticket.number).into_iter().chain(ticket.outside.clone()).collect(),
         };
         queue.iter().map(session).collect()
     }
@@ -78,6 +90,51 @@ impl Place {
                 return behind;
             }
         }
+    }
+}
+
+impl Place {
+    /// Takes the filesystems from other processes of the host, or says for whom it waits, once it is not those that were
+    /// told; cancel safe.
+    pub(crate) async fn outside(
+        &self,
+        journal: &Path,
+        told: &[String],
+    ) -> Result<Result<Turn, Vec<String>>, JournalError> {
+        let own = self.turns.queue().iter().find(|ticket| ticket.number == self.number).cloned();
+        // it is in the queue for as long as it lives
+        let (devices, work) = own.map(|own| (own.devices, own.backup)).unwrap_or_default();
+        let turn = take_turn(journal, &devices, &work, told).await?;
+        if let Some(own) = self.turns.queue().iter_mut().find(|ticket| ticket.number == self.number) {
+            own.outside = turn.as_ref().err().cloned().unwrap_or_default();
+        }
+        Ok(turn)
+    }
+}
+
+/// Takes filesystems among the processes of this host, or says who has some of them, once it is not those that were told;
+/// cancel safe.
+///
+/// # Errors
+/// The lock cannot be used.
+pub async fn take_turn(
+    journal: &Path,
+    devices: &BTreeSet<Device>,
+    work: &str,
+    told: &[String],
+) -> Result<Result<Turn, Vec<String>>, JournalError> {
+    loop {
+        // a file on the node's own disk and a call that does not wait
+        match turn::take(journal, devices, work)? {
+            Ok(turn) => return Ok(Ok(turn)),
+            Err(holders) => {
+                let behind: Vec<_> = holders.iter().map(ToString::to_string).collect();
+                if behind != told {
+                    return Ok(Err(behind));
+                }
+            }
+        }
+        time::sleep(ASK_AGAIN).await;
     }
 }
 

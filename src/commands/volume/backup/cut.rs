@@ -13,12 +13,17 @@ use std::{
 use anyhow::{Context, bail};
 use futures::future::{join_all, try_join_all};
 use jiff::Timestamp;
-use stillpoint_agent::volume::{self, Capture, Choice, Earlier, Plan, Settings, Stored, Target, Volume, Wish};
+use stillpoint_agent::{
+    take_turn,
+    volume::{self, Capture, Choice, Earlier, Plan, Settings, Stored, Target, Volume, Wish},
+};
 use stillpoint_api::{Level, Method};
 use stillpoint_filetree::backup::{self, Commit, Counts, Problem, Progress, Report, tree};
 use stillpoint_hooks::{
     guard::Release,
+    mounts,
     session::{Ended, HookFailure, Session},
+    turn::Turn,
 };
 use stillpoint_repository::{Repository, Snapshot, Writer};
 use tokio::sync::{Mutex, watch};
@@ -101,6 +106,7 @@ async fn capture(
     for cleaned in tokio::task::spawn_blocking(move || volume::clean(&journal)).await?? {
         output::note(format_args!("stillpoint: left by a backup that was killed: {}", output::printable(&cleaned)));
     }
+    let turn = turn(request, paths).await?;
     let earlier = if request.read_all { None } else { earlier(repository, request, paths).await? };
     let mut planned = Vec::new();
     for path in paths {
@@ -123,6 +129,8 @@ async fn capture(
     }
     let captures = Arc::new(Mutex::new(captures));
     let whole = cut(&captures, request).await;
+    // what is copied stands still for nobody
+    drop(turn);
     let captures = std::mem::take(&mut *captures.lock().await);
     let whole = match whole {
         Ok(whole) => whole,
@@ -132,6 +140,27 @@ async fn capture(
         }
     };
     store(captures).await.map(|stored| (whole, stored))
+}
+
+/// Takes the filesystems of the directories among the processes of this host, unless nothing is to be stopped or made.
+async fn turn(request: &Request, paths: &[PathBuf]) -> anyhow::Result<Option<Turn>> {
+    if request.wish.method == Some(Method::Live) {
+        return Ok(None);
+    }
+    let device = |path: &PathBuf| mounts::of(path).map(|filesystem| filesystem.device);
+    let devices = paths.iter().map(device).collect::<Result<_, _>>()?;
+    let mut told = Vec::new();
+    loop {
+        let taken = tokio::select! {
+            taken = take_turn(&request.settings.guard.journal, &devices, &request.name, &told) => taken?,
+            () = request.settings.cancel.cancelled() => bail!(INTERRUPTED),
+        };
+        match taken {
+            Ok(turn) => return Ok(Some(turn)),
+            Err(behind) => told = behind,
+        }
+        output::note(format_args!("stillpoint: waiting for {}", output::printable(&told.join(", "))));
+    }
 }
 
 /// Stores one after the other; after the first that fails the others are abandoned, so that nothing is left in them.
