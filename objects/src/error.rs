@@ -105,7 +105,7 @@ pub enum Error {
         source: Cause,
     },
     /// No answer came in time.
-    #[error("{what}: no answer within {} s", after.as_secs())]
+    #[error("{what}: no answer from the API server within {} s; check it and the way to it", after.as_secs())]
     TimedOut {
         /// What was asked.
         what: String,

@@ -48,7 +48,7 @@ pub fn namespaces() -> ResourceType {
 /// Namespaces cannot be listed.
 pub async fn read_revision(client: &kube::Client, retry: &Retry) -> Result<Revision, Error> {
     let resource = namespaces();
-    fresh_revision(client, &resource, retry).await?.ok_or_else(|| Error::OtherStore {
+    fresh_revision(client, &resource, &retry.brief()).await?.ok_or_else(|| Error::OtherStore {
         what: format!("list {}", resource.name),
         asked: 0,
         served: "none".to_owned(),

@@ -6,11 +6,15 @@
 use std::{future::Future, time::Duration};
 
 use backon::{ExponentialBuilder, Retryable};
+use tokio::time::Instant;
 
 use crate::Error;
 
 /// A server's wish to wait is honoured up to here.
 const LONGEST_WISH: Duration = Duration::from_secs(60);
+/// How long a small answer may take, and when no further one is asked for.
+const BRIEF_DEADLINE: Duration = Duration::from_secs(20);
+const BRIEF_PATIENCE: Duration = Duration::from_secs(45);
 
 /// How patient to be with a server. Delays double from `first_delay`, with jitter.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +29,9 @@ pub struct Retry {
     pub total_delay: Duration,
     /// How long one attempt may take, its whole answer included.
     pub deadline: Duration,
+    /// No attempt is begun later than this after the first: a server that takes questions and answers none is given up
+    /// sooner than all attempts would take.
+    pub patience: Duration,
 }
 
 impl Default for Retry {
@@ -35,11 +42,19 @@ impl Default for Retry {
             longest_delay: Duration::from_secs(8),
             total_delay: Duration::from_secs(45),
             deadline: Duration::from_secs(60),
+            patience: Duration::from_secs(90),
         }
     }
 }
 
 impl Retry {
+    /// The same for a question whose answer is small, so that silence tells sooner.
+    #[must_use]
+    pub fn brief(&self) -> Self {
+        let (deadline, patience) = (self.deadline.min(BRIEF_DEADLINE), self.patience.min(BRIEF_PATIENCE));
+        Self { deadline, patience, ..self.clone() }
+    }
+
     /// Makes attempts until one succeeds, fails for good, or patience ends; the last error is returned.
     ///
     /// Each attempt is a future of its own, made anew. Dropping the returned future drops the attempt under way.
@@ -51,9 +66,10 @@ impl Retry {
         F: FnMut() -> A,
         A: Future<Output = Result<T, Error>>,
     {
+        let begun = Instant::now();
         attempt
             .retry(self.policy())
-            .when(Error::is_transient)
+            .when(|error| error.is_transient() && begun.elapsed() < self.patience)
             // none means that patience has ended, whatever the server wishes
             .adjust(|error, delay| delay.map(|delay| wished(error).unwrap_or(delay)))
             .notify(|error, delay| tracing::debug!(%error, ?delay, "asking again"))
@@ -102,7 +118,7 @@ fn wished(error: &Error) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use std::{cell::Cell, time::Instant};
+    use std::cell::Cell;
 
     use kube::core::Status;
 
@@ -172,5 +188,19 @@ mod tests {
         let error = result.await.unwrap_err();
         assert!(matches!(&error, Error::TimedOut { what, .. } if what == "ask the dead"), "{error}");
         assert_eq!(made.get(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_answers_nothing_is_given_up_before_all_attempts_are_made() {
+        for (retry, made, within) in [(Retry::default(), 2, 121), (Retry::default().brief(), 3, 61)] {
+            let (asked, begun) = (Cell::new(0), Instant::now());
+            let result = retry.call("ask the dead", || {
+                asked.set(asked.get() + 1);
+                std::future::pending::<Result<(), kube::Error>>()
+            });
+            assert!(matches!(result.await, Err(Error::TimedOut { .. })));
+            assert_eq!(asked.get(), made);
+            assert!(begun.elapsed() < Duration::from_secs(within), "{:?}", begun.elapsed());
+        }
     }
 }
