@@ -26,7 +26,11 @@ mod unlock;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
+use tokio::{
+    sync::oneshot,
+    task::JoinHandle,
+    time::{self, Instant},
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(crate) use self::file::LockFile;
@@ -40,6 +44,9 @@ use crate::{Error, files::Files};
 
 /// The first pause before a lock is asked for again, and the longest: restic's.
 const RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+
+/// How long the end of a lock is waited for: what its holder did may have failed because the store does not answer.
+const RELEASE: Duration = Duration::from_secs(30);
 
 const KEEPER_STOPPED: &str = "its task was stopped";
 
@@ -169,10 +176,11 @@ impl Lock {
     /// Removes the lock file and waits until that is done.
     pub(crate) async fn release(mut self) {
         self.ended.cancel();
-        if let Some(keeper) = self.keeper.take()
-            && let Err(error) = keeper.await
-        {
-            tracing::warn!(%error, "the task that keeps the repository lock ended badly");
+        let Some(keeper) = self.keeper.take() else { return };
+        match time::timeout(RELEASE, keeper).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the task that keeps the repository lock ended badly"),
+            Err(_) => tracing::warn!("the repository lock could not be removed in time; it is stale in 30 minutes"),
         }
     }
 }
