@@ -3,7 +3,7 @@
 //! What happens once stands here (which cluster, name and lock, manifest, commit); what can be retried, an attempt at
 //! one revision, is apart, so that a lost revision costs lists and never a half-written backup.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use stillpoint_api::{Backup, Cluster, Cut, Manifest, Outcome, Scope, Trees, VolumeIntent, manifest::FORMAT_VERSION};
@@ -18,7 +18,7 @@ use stillpoint_repository::{
     Id, Repository,
     signing::{SigningKey, Trust},
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -31,6 +31,9 @@ use crate::{
 
 /// The namespace whose uid the field takes for the cluster's.
 const CLUSTER_ID_NAMESPACE: &str = "kube-system";
+
+/// How long a backup that failed may take to remove what its nodes have stored: its failure may be the repository's.
+const FORGET: Duration = Duration::from_secs(30);
 
 /// What a user asks for.
 #[derive(Debug, Clone)]
@@ -140,11 +143,16 @@ pub async fn create(
     if report.is_err() {
         // a program that ends after a failure must not leave its lock
         writer.abandon().await;
-        for part in &job.parts {
-            // kept by nothing else, a prune removes what it holds
-            if let Err(error) = repository.forget(part).await {
-                tracing::warn!(%error, %part, "a part of the backup that failed keeps a snapshot");
+        let forget = async {
+            for part in &job.parts {
+                // kept by nothing else, a prune removes what it holds
+                if let Err(error) = repository.forget(part).await {
+                    tracing::warn!(%error, %part, "a part of the backup that failed keeps a snapshot");
+                }
             }
+        };
+        if time::timeout(FORGET, forget).await.is_err() {
+            tracing::warn!("the repository does not answer: parts of the backup that failed may keep their snapshots");
         }
     }
     report

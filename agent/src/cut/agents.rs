@@ -17,6 +17,7 @@ use kube::{
 use stillpoint_api::installation::{
     AGENT_LABELS, AUDIENCE, AUTHORITY, AUTHORITY_KEY, CLIENT_ACCOUNT, PORT, server_name,
 };
+use stillpoint_objects::retry::Retry;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -30,14 +31,17 @@ use tonic::{
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
 };
 
-use super::link::Link;
+use super::link::{Link, why};
 use crate::node::{
     Node,
+    lease::{PROBE, PROBED},
     wire::{DescribeAnswer, DescribeRequest, node_client::NodeClient},
 };
 
 /// How long the way to an agent may take to open.
 const CONNECT: Duration = Duration::from_secs(15);
+/// How long it may take to let us in: it has the API server review our token first.
+const ADMIT: Duration = Duration::from_secs(30);
 /// How long a token lasts: the shortest that API servers make. It is checked when a session begins.
 const TOKEN_SECONDS: i64 = 600;
 /// Requests that wait to be sent.
@@ -61,12 +65,10 @@ pub enum AgentError {
     #[error("no agent runs on node {0}")]
     NoAgent(String),
     /// The API server refused what is needed to reach agents.
-    #[error("cannot {what}: {source}")]
+    #[error("no agent can be reached: {source}")]
     Cluster {
-        /// What was asked.
-        what: String,
-        /// What the server said.
-        source: Box<kube::Error>,
+        /// What was asked, and what the server said.
+        source: Box<stillpoint_objects::Error>,
     },
     /// The agent does not answer, or refuses.
     #[error("cannot reach the agent on node {node}: {reason}")]
@@ -131,19 +133,19 @@ impl Agents {
             Self::Local(node) => return Ok(Found::Local(node.clone())),
             Self::Cluster { client, namespace, way } => (client.clone(), namespace.as_str(), *way),
         };
-        let refused = |what: &str| {
-            let what = what.to_owned();
-            move |source: kube::Error| AgentError::Cluster { what, source: Box::new(source) }
-        };
+        // the client waits for ever
+        let retry = Retry::default().brief();
+        let refused = |source| AgentError::Cluster { source: Box::new(source) };
         let absent =
             |reason: &str| AgentError::NotInstalled { namespace: namespace.to_owned(), reason: reason.to_owned() };
         let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-        let authority = maps.get_opt(AUTHORITY).await.map_err(refused("read the agents' certificate authority"))?;
+        let authority = retry.call("read the agents' certificate authority", || maps.get_opt(AUTHORITY)).await;
+        let authority = authority.map_err(refused)?;
         let authority = authority.and_then(|map| map.data?.remove(AUTHORITY_KEY));
         let authority = authority.ok_or_else(|| absent("its certificate authority is not there"))?;
         let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
         let labelled = ListParams::default().labels(AGENT_LABELS);
-        let pods = pods.list(&labelled).await.map_err(refused("list the agents"))?;
+        let pods = retry.call("list the agents", || pods.list(&labelled)).await.map_err(refused)?;
         let by_node: BTreeMap<_, _> = pods
             .items
             .into_iter()
@@ -160,8 +162,10 @@ impl Agents {
             bound_object_ref: None,
         };
         let request = TokenRequest { spec: Some(spec), ..TokenRequest::default() };
-        let made = accounts.create_token_request(CLIENT_ACCOUNT, &PostParams::default(), &request).await;
-        let token = made.map_err(refused("get a token for the agents"))?.status.and_then(|status| status.token);
+        let params = PostParams::default();
+        let made = retry
+            .call("get a token for the agents", || accounts.create_token_request(CLIENT_ACCOUNT, &params, &request));
+        let token = made.await.map_err(refused)?.status.and_then(|status| status.token);
         let token = token.ok_or_else(|| absent("the API server made no token for them"))?;
         let (namespace, authority) = (namespace.to_owned(), Certificate::from_pem(authority));
         Ok(Found::Cluster(Box::new(ClusterAgents { client, namespace, way, by_node, authority, token })))
@@ -185,8 +189,8 @@ impl Found {
             Self::Cluster(agents) => {
                 let channel = agents.connect(node).await?;
                 let mut agent = NodeClient::new(channel);
-                let answers = agent.cut(agents.authorised(queue)).await;
-                let answers = answers.map_err(|status| agents.unreachable(node, status.message()))?;
+                let answers = agents.within(node, ADMIT, agent.cut(agents.authorised(queue))).await?;
+                let answers = answers.map_err(|status| agents.unreachable(node, why(&status)))?;
                 Ok(Link::start(node.to_owned(), requests, answers.into_inner()))
             }
         }
@@ -202,9 +206,18 @@ impl ClusterAgents {
     /// What the agent of a node says of itself.
     pub(crate) async fn describe(&self, node: &str) -> Result<DescribeAnswer, AgentError> {
         let mut agent = NodeClient::new(self.connect(node).await?);
-        let asked = time::timeout(CONNECT, agent.describe(self.authorised(DescribeRequest {}))).await;
-        let asked = asked.map_err(|_| self.unreachable(node, format!("no answer within {} s", CONNECT.as_secs())))?;
-        Ok(asked.map_err(|status| self.unreachable(node, status.message()))?.into_inner())
+        let asked = self.within(node, ADMIT, agent.describe(self.authorised(DescribeRequest {}))).await?;
+        Ok(asked.map_err(|status| self.unreachable(node, why(&status)))?.into_inner())
+    }
+
+    async fn within<T>(
+        &self,
+        node: &str,
+        patience: Duration,
+        answer: impl Future<Output = T>,
+    ) -> Result<T, AgentError> {
+        let late = |_| self.unreachable(node, format!("no answer within {} s", patience.as_secs()));
+        time::timeout(patience, answer).await.map_err(late)
     }
 
     fn authorised<T>(&self, message: T) -> Request<T> {
@@ -226,17 +239,19 @@ impl ClusterAgents {
         let name = server_name(&self.namespace);
         let tls = ClientTlsConfig::new().ca_certificate(self.authority.clone()).domain_name(&name);
         let endpoint = Endpoint::from_shared(format!("https://{name}:{PORT}"))
-            .and_then(|endpoint| endpoint.connect_timeout(CONNECT).tcp_nodelay(true).tls_config(tls))
+            .map(|endpoint| endpoint.connect_timeout(CONNECT).tcp_nodelay(true))
+            .map(|endpoint| endpoint.http2_keep_alive_interval(PROBE).keep_alive_timeout(PROBED))
+            .and_then(|endpoint| endpoint.tls_config(tls))
             .map_err(|error| self.unreachable(node, words(&error)))?;
-        let stream = time::timeout(CONNECT, self.stream(pod)).await;
-        let stream = stream.map_err(|_| self.unreachable(node, format!("no answer within {} s", CONNECT.as_secs())))?;
+        let stream = self.within(node, CONNECT, self.stream(pod)).await?;
         let stream = stream.map_err(|error| self.unreachable(node, error.to_string()))?;
         let mut once = Some(stream);
         let connector = tower::service_fn(move |_: http::Uri| {
             let stream = once.take().map(TokioIo::new).ok_or_else(|| std::io::Error::other("the connection has ended"));
             async { stream }
         });
-        endpoint.connect_with_connector(connector).await.map_err(|error| self.unreachable(node, words(&error)))
+        let connected = self.within(node, CONNECT, endpoint.connect_with_connector(connector)).await?;
+        connected.map_err(|error| self.unreachable(node, words(&error)))
     }
 
     async fn stream(&self, pod: &Pod) -> Result<Box<dyn Stream>, Box<dyn std::error::Error + Send + Sync>> {

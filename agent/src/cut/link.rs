@@ -13,7 +13,7 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::node::{
-    lease::BEAT,
+    lease::{BEAT, PROBE, PROBED},
     wire::{self, CutAnswer, CutRequest, cut_answer::Step as Answer, cut_request::Step},
 };
 
@@ -62,16 +62,18 @@ impl Link {
 
     /// Asks, and waits for the answer for so long at most.
     pub(crate) async fn ask(&self, step: Step, patience: Duration) -> Result<Answer, LinkError> {
-        let mut answers = self.answers.lock().await;
-        let fits = fitting(&step);
-        self.tell(step).await?;
-        self.answer(&mut answers, fits, patience).await
+        let asked = async {
+            let mut answers = self.answers.lock().await;
+            let fits = fitting(&step);
+            self.tell(step).await?;
+            self.answer(&mut answers, fits).await
+        };
+        self.within(patience, asked).await
     }
 
     /// Waits for a further answer to Begin.
     pub(crate) async fn wait(&self, patience: Duration) -> Result<Answer, LinkError> {
-        let mut answers = self.answers.lock().await;
-        self.answer(&mut answers, begins, patience).await
+        self.within(patience, async { self.answer(&mut *self.answers.lock().await, begins).await }).await
     }
 
     /// Whether nobody is at its other end any more.
@@ -90,21 +92,23 @@ impl Link {
         &self,
         answers: &mut mpsc::Receiver<Answer>,
         fits: fn(&Answer) -> bool,
-        patience: Duration,
     ) -> Result<Answer, LinkError> {
-        let fitting = async {
-            loop {
-                match answers.recv().await {
-                    Some(answer) if !fits(&answer) => tracing::debug!(?answer, "nobody waits for this answer any more"),
-                    next => return next,
-                }
+        loop {
+            match answers.recv().await {
+                Some(answer) if !fits(&answer) => tracing::debug!(?answer, "nobody waits for this answer any more"),
+                Some(answer) => return Ok(answer),
+                None => return Err(self.error(self.why_ended())),
             }
-        };
-        match time::timeout(patience, fitting).await {
-            Ok(Some(answer)) => Ok(answer),
-            Ok(None) => Err(self.error(self.why_ended())),
-            Err(_) => Err(self.error(format!("no answer within {} s", patience.as_secs_f32()))),
         }
+    }
+
+    async fn within<T>(
+        &self,
+        patience: Duration,
+        answer: impl Future<Output = Result<T, LinkError>>,
+    ) -> Result<T, LinkError> {
+        let late = |_| self.error(format!("no answer of its agent within {} s", patience.as_secs_f32()));
+        time::timeout(patience, answer).await.map_err(late)?
     }
 
     fn why_ended(&self) -> String {
@@ -171,11 +175,26 @@ async fn read(
                 step => drop(forward.send(step).await),
             },
             Some(Ok(CutAnswer { step: None })) => {}
-            Some(Err(status)) => break status.message().to_owned(),
+            Some(Err(status)) => break why(&status),
             None => break "its agent ended the session".to_owned(),
         }
     };
     tell.send_modify(|news| news.ended = Some(ended));
+}
+
+/// Why a stream ended: by its agent's word, or because nobody is heard any more.
+pub(super) fn why(status: &tonic::Status) -> String {
+    if causes(status).any(|cause| cause.to_string().contains("keep-alive timed out")) {
+        let seconds = (PROBE + PROBED).as_secs();
+        return format!("nothing was heard of its agent for {seconds} s: the way to it stands still");
+    }
+    status.message().to_owned()
+}
+
+fn causes<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| error.source())
 }
 
 async fn beat(requests: mpsc::Sender<CutRequest>) {
@@ -210,7 +229,7 @@ mod tests {
         let answer = link.ask(Step::Release(wire::Empty {}), Duration::from_secs(1)).await;
         assert_eq!(answer, Ok(Answer::Released(released)));
         let silent = link.ask(Step::Store(wire::Empty {}), Duration::from_secs(1)).await.unwrap_err();
-        assert_eq!(silent.to_string(), "node a: no answer within 1 s");
+        assert_eq!(silent.to_string(), "node a: no answer of its agent within 1 s");
         assert_eq!(link.has_ended(), None);
     }
 

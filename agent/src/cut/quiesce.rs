@@ -25,13 +25,14 @@ use stillpoint_objects::{
     retry::Retry,
 };
 use stillpoint_repository::Id;
-use tokio::sync::watch;
+use tokio::{sync::watch, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     HooksRequest, OnStep, VolumesRequest,
     claims::{self, Claim, Seen},
     helpers::{Held, Helpers},
+    link::LinkError,
     nodes::{Member, Nodes, NotStopped, Standing},
     record::HookResults,
     seen::Look,
@@ -173,7 +174,8 @@ impl Quiesce {
         let standing = watch::Sender::new(None);
         let nodes = Nodes { members: self.members.clone(), max: self.request.max, standing: standing.clone() };
         let hooks = self.planned_hooks();
-        let work = instant(self.client.clone(), self.retry.clone(), self.request.on_step.clone(), standing.subscribe());
+        let (max, on_step) = (self.request.max, self.request.on_step.clone());
+        let work = instant(self.client.clone(), self.retry.clone(), max, on_step, standing.subscribe());
         self.progress.send_modify(|progress| progress.quiescing = true);
         let session = Session::start(&self.sessions, hooks, nodes, LIMITS, work);
         let report = tokio::select! {
@@ -190,7 +192,7 @@ impl Quiesce {
 
     async fn judge(
         &mut self,
-        report: Report<PlannedHooks, Result<Read, String>, NotStopped>,
+        report: Report<PlannedHooks, Result<Read, NotRead>, NotStopped>,
         since: Option<Timestamp>,
         is_last: bool,
     ) -> Result<Instant, Void> {
@@ -204,7 +206,11 @@ impl Quiesce {
         }
         let read = match report.ended {
             Ended::Whole(Ok(read)) => read,
-            Ended::Whole(Err(why)) => return Err(Void::Retake(why)),
+            // without a window it was asked for as long as any
+            Ended::Whole(Err(NotRead::Cluster(error))) if self.members.is_empty() => {
+                return Err(Void::Final(error.into()));
+            }
+            Ended::Whole(Err(why)) => return Err(Void::Retake(why.to_string())),
             Ended::NotWhole(_) | Ended::Lost => {
                 return Err(Void::Retake("the stop was not whole: somebody may have written meanwhile".to_owned()));
             }
@@ -214,9 +220,9 @@ impl Quiesce {
             Ended::Cancelled => return Err(Void::Final(Error::Cancelled)),
             // there is nothing to stop for: the API is read all the same
             Ended::NothingLeft | Ended::HookFailed => {
-                let nobody = watch::Sender::new(None).subscribe();
-                let read = instant(self.client.clone(), self.retry.clone(), None, nobody).await;
-                read.map_err(Void::Retake)?
+                let revision = list::read_revision(&self.client, &self.retry).await;
+                let revision = revision.map_err(|error| Void::Final(error.into()))?;
+                Read { revision, at: Timestamp::now(), failed: BTreeMap::new(), give_way: BTreeMap::new() }
             }
         };
         if !read.give_way.is_empty() && !is_last {
@@ -331,13 +337,25 @@ struct Read {
     give_way: BTreeMap<String, String>,
 }
 
-/// Reads R while every node copies its volumes.
+/// Why nothing was read in a window.
+#[derive(Debug, thiserror::Error)]
+enum NotRead {
+    #[error(transparent)]
+    Cluster(stillpoint_objects::Error),
+    #[error("the API server told no revision within {} s, while writers stood still", .0.as_secs())]
+    NoRevision(Duration),
+    #[error(transparent)]
+    Node(#[from] LinkError),
+}
+
+/// Reads R while every node copies its volumes; where any stands still, R is of no use after `max`.
 async fn instant(
     client: kube::Client,
     retry: Retry,
+    max: Duration,
     on_step: Option<OnStep>,
     standing: watch::Receiver<Option<Standing>>,
-) -> Result<Read, String> {
+) -> Result<Read, NotRead> {
     let links = standing.borrow().as_ref().map(|standing| standing.links.clone()).unwrap_or_default();
     let reach = async |step| {
         if let Some(on_step) = &on_step {
@@ -346,7 +364,12 @@ async fn instant(
     };
     let revision = async {
         reach(super::Step::Revision).await;
-        list::read_revision(&client, &retry).await.map(|revision| (revision, Timestamp::now()))
+        let read = list::read_revision(&client, &retry);
+        let read = match links.is_empty() {
+            true => read.await,
+            false => time::timeout(max, read).await.map_err(|_| NotRead::NoRevision(max))?,
+        };
+        read.map(|revision| (revision, Timestamp::now())).map_err(NotRead::Cluster)
     };
     // all volumes of a node at once, unless each one's step is to be told
     let asked = links.iter().flat_map(|(link, volumes)| {
@@ -360,16 +383,16 @@ async fn instant(
         (link, link.ask(Step::Snapshot(wire::Ids { volumes }), SNAPSHOT).await)
     }));
     let (revision, snapshots) = tokio::join!(revision, snapshots);
-    let (revision, at) = revision.map_err(|error| error.to_string())?;
+    let (revision, at) = revision?;
     let (mut failed, mut give_way) = (BTreeMap::new(), BTreeMap::new());
     for (link, snapshot) in snapshots {
-        match snapshot.map_err(|error| error.to_string())? {
+        match snapshot? {
             Answer::Snapshotted(wire::Failures { failures }) => {
                 for wire::Failure { subject, reason, gives_way } in failures {
                     if gives_way { &mut give_way } else { &mut failed }.insert(subject, reason);
                 }
             }
-            other => return Err(link.unexpected(&other).to_string()),
+            other => return Err(link.unexpected(&other).into()),
         }
     }
     Ok(Read { revision, at, failed, give_way })

@@ -18,6 +18,10 @@ use super::wire::{self, CutRequest, cut_request::Step};
 pub(crate) const PATIENCE: Duration = Duration::from_millis(750);
 /// How often a coordinator says that it is there.
 pub(crate) const BEAT: Duration = Duration::from_millis(150);
+/// How often each end of a connection asks the other for a sign of life, whatever goes on.
+pub(crate) const PROBE: Duration = Duration::from_secs(10);
+/// How long that may stay unanswered before the connection counts as ended: its way may stand still without being cut.
+pub(crate) const PROBED: Duration = Duration::from_secs(20);
 /// Requests that wait to be worked on; a coordinator sends the next after the answer to the last.
 const WAITING: usize = 8;
 

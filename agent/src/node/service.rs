@@ -3,12 +3,13 @@
 //! There is no way in without both. A token is reviewed by the API server, which alone knows whether it still holds, and
 //! taken only from the one account that the installation made for this.
 
-use std::{net::SocketAddr, pin::Pin, sync::Arc};
+use std::{net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use futures::Stream;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use kube::{Api, Client, api::PostParams};
 use stillpoint_api::installation::{AUDIENCE, CLIENT_ACCOUNT};
+use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Request, Response, Status, Streaming,
@@ -17,11 +18,15 @@ use tonic::{
 
 use super::{
     Node,
+    lease::{PROBE, PROBED},
     wire::{
         CutAnswer, CutRequest, DescribeAnswer, DescribeRequest,
         node_server::{Node as Service, NodeServer},
     },
 };
+
+/// How long the API server may take to review a token. Shorter than a caller waits, so that it hears whose fault it is.
+const REVIEW: Duration = Duration::from_secs(15);
 
 /// The certificate and key that the agent shows, PEM.
 pub struct Tls {
@@ -72,6 +77,8 @@ impl Server {
             .tls_config(ServerTlsConfig::new().identity(identity))
             .map_err(ServeError::Tls)?
             .tcp_nodelay(true)
+            .http2_keepalive_interval(Some(PROBE))
+            .http2_keepalive_timeout(Some(PROBED))
             .add_service(NodeServer::new(self))
             .serve_with_shutdown(address, end.cancelled_owned())
             .await;
@@ -86,11 +93,15 @@ impl Server {
         let token = token.ok_or_else(|| Status::unauthenticated("a token is missing"))?.to_owned();
         let spec = TokenReviewSpec { audiences: Some(vec![AUDIENCE.to_owned()]), token };
         let review = TokenReview { spec, ..TokenReview::default() };
-        let reviewed = Api::<TokenReview>::all(self.client.clone()).create(&PostParams::default(), &review).await;
-        let status = reviewed
-            .map_err(|error| Status::unavailable(format!("the API server does not review tokens: {error}")))?
-            .status
-            .unwrap_or_default();
+        let (reviews, params) = (Api::<TokenReview>::all(self.client.clone()), PostParams::default());
+        let unreviewed = |why: String| {
+            tracing::warn!(why, "a token cannot be reviewed");
+            Status::unavailable(format!("it cannot have the token reviewed by the API server: {why}"))
+        };
+        let reviewed = time::timeout(REVIEW, reviews.create(&params, &review)).await;
+        let reviewed = reviewed
+            .map_err(|_| unreviewed(format!("no answer within {} s; check its way there", REVIEW.as_secs())))?;
+        let status = reviewed.map_err(|error| unreviewed(error.to_string()))?.status.unwrap_or_default();
         let for_us = status.audiences.iter().flatten().any(|audience| audience == AUDIENCE);
         let user = status.user.and_then(|user| user.username).unwrap_or_default();
         if status.authenticated == Some(true) && for_us && user == self.caller {
