@@ -87,7 +87,7 @@ pub enum Error {
         limit: usize,
     },
     /// The server could not be reached, or the connection broke.
-    #[error("{what}: the API server cannot be reached: {}", innermost(source.as_ref()))]
+    #[error("{what}: the API server cannot be reached: {}; check it and the way to it", innermost(source.as_ref()))]
     Unreachable {
         /// What was asked.
         what: String,
@@ -264,7 +264,10 @@ fn causes<'a>(
 
 /// The last cause of a chain: the outer ones only say "client error".
 fn innermost(error: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
-    causes(error).last().map(ToString::to_string).unwrap_or_default()
+    match causes(error).last() {
+        Some(cause) if cause.is::<tokio::time::error::Elapsed>() => "it does not answer".to_owned(),
+        cause => cause.map(ToString::to_string).unwrap_or_default(),
+    }
 }
 
 #[cfg(test)]
@@ -353,7 +356,7 @@ mod tests {
         };
         let broken = of(std::io::ErrorKind::ConnectionRefused);
         assert!(matches!(broken, Error::Unreachable { .. }) && broken.is_transient());
-        assert!(broken.to_string().ends_with("cannot be reached: the cause"), "{broken}");
+        assert!(broken.to_string().ends_with("cannot be reached: the cause; check it and the way to it"), "{broken}");
         let untrusted = of(std::io::ErrorKind::InvalidData);
         assert!(matches!(untrusted, Error::Untrusted { .. }) && !untrusted.is_transient());
     }
