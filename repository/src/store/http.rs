@@ -193,7 +193,9 @@ fn certificate_error<'a>(cause: &'a (dyn StdError + 'static)) -> Option<&'a rust
 fn kind_of_cause(cause: &(dyn StdError + 'static)) -> Option<HttpErrorKind> {
     use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, UnexpectedEof};
     if let Some(error) = cause.downcast_ref::<hyper::Error>() {
-        let unsent = error.is_closed() || error.is_incomplete_message() || error.is_body_write_aborted();
+        // a connection may break between its being opened and its use, and then the request is called off
+        let unsent =
+            error.is_closed() || error.is_canceled() || error.is_incomplete_message() || error.is_body_write_aborted();
         return unsent.then_some(HttpErrorKind::Request);
     }
     match cause.downcast_ref::<std::io::Error>()?.kind() {
