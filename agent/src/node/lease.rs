@@ -65,13 +65,13 @@ impl Lease {
         silent(self.heard.clone()).await;
     }
 
-    /// The next request, unless the coordinator is silent for too long; cancel safe.
-    pub(crate) async fn next_while_heard(&mut self) -> Result<Step, Gone> {
+    /// The next request; none where the coordinator is silent for too long; cancel safe.
+    pub(crate) async fn next_while_heard(&mut self) -> Result<Option<Step>, Gone> {
         let silent = silent(self.heard.clone());
         tokio::select! {
             biased;
-            step = self.steps.recv() => step.ok_or(Gone),
-            () = silent => Err(Gone),
+            step = self.steps.recv() => step.map(Some).ok_or(Gone),
+            () = silent => Ok(None),
         }
     }
 }

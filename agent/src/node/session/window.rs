@@ -11,7 +11,7 @@ use stillpoint_hooks::guard::{self, Guard};
 
 use super::{
     super::{
-        lease::Gone,
+        lease::{Gone, PATIENCE},
         wire::{self, cut_answer::Step as Answer, cut_request::Step},
     },
     Ended, Member, Session,
@@ -65,19 +65,19 @@ impl Session {
             let step = tokio::select! {
                 biased;
                 () = held.lost() => {
-                    let release = held.release().await;
-                    self.answers.say(Answer::Lost(release.reason.to_string())).await?;
-                    return self.lost(release.reason.to_string()).await;
+                    let why = held.release().await.reason.to_string();
+                    return self.lost(why).await;
                 }
                 step = self.lease.next_while_heard() => step?,
             };
+            let Some(step) = step else { return self.let_go(held).await };
             match step {
                 Step::Snapshot(wire::Ids { volumes }) => {
                     let snapshots = snapshot(&mut self.members, &volumes);
                     let failures = tokio::select! {
                         biased;
                         () = held.lost() => continue,
-                        () = self.lease.silent() => return Err(Gone.into()),
+                        () = self.lease.silent() => return self.let_go(held).await,
                         failures = snapshots => failures,
                     };
                     self.answers.say(Answer::Snapshotted(wire::Failures { failures })).await?;
@@ -93,8 +93,17 @@ impl Session {
         }
     }
 
-    /// Answers the release of a stop that was lost.
+    /// Releases for a coordinator that is not heard. One that comes back takes the cut again with what is prepared.
+    async fn let_go(&mut self, held: guard::Held) -> Result<(), Ended> {
+        held.release().await;
+        let why = format!("nothing was heard of the coordinator for {} ms", PATIENCE.as_millis());
+        tracing::warn!(why, "writers were let go before their release was asked for");
+        self.lost(why).await
+    }
+
+    /// Says that a stop was lost, and answers its release.
     async fn lost(&mut self, why: String) -> Result<(), Ended> {
+        self.answers.say(Answer::Lost(why.clone())).await?;
         loop {
             match self.lease.next().await? {
                 Step::Snapshot(_) => {
