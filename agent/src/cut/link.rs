@@ -188,7 +188,11 @@ pub(super) fn why(status: &tonic::Status) -> String {
         let seconds = (PROBE + PROBED).as_secs();
         return format!("nothing was heard of its agent for {seconds} s: the way to it stands still");
     }
-    status.message().to_owned()
+    match causes(status).skip(1).last() {
+        Some(cause) => format!("the connection to its agent broke: {cause}"),
+        // its own words
+        None => status.message().to_owned(),
+    }
 }
 
 fn causes<'a>(
