@@ -101,7 +101,8 @@ impl Server {
         let reviewed = time::timeout(REVIEW, reviews.create(&params, &review)).await;
         let reviewed = reviewed
             .map_err(|_| unreviewed(format!("no answer within {} s; check its way there", REVIEW.as_secs())))?;
-        let status = reviewed.map_err(|error| unreviewed(error.to_string()))?.status.unwrap_or_default();
+        let refused = |error| unreviewed(stillpoint_objects::Error::from_kube("review it", error).to_string());
+        let status = reviewed.map_err(refused)?.status.unwrap_or_default();
         let for_us = status.audiences.iter().flatten().any(|audience| audience == AUDIENCE);
         let user = status.user.and_then(|user| user.username).unwrap_or_default();
         if status.authenticated == Some(true) && for_us && user == self.caller {
