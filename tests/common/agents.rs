@@ -36,6 +36,11 @@ pub(crate) struct Installed {
 
 /// Runs a test in a namespace of a cluster with agents, which are removed whatever becomes of it.
 pub(crate) async fn with_agents(test: impl AsyncFnOnce(&Installed)) {
+    Box::pin(with_agents_behind(None, test)).await;
+}
+
+/// The same, with agents that know the API server by another address, as `HOST:PORT`.
+pub(crate) async fn with_agents_behind(address: Option<String>, test: impl AsyncFnOnce(&Installed)) {
     let (Some(kubeconfig), Some(bucket)) = (require::env(NODE), bucket::s3()) else { return };
     on_real_cluster(NODE, async |real| {
         shell::put_image_together();
@@ -45,7 +50,7 @@ pub(crate) async fn with_agents(test: impl AsyncFnOnce(&Installed)) {
             user = user.with(name, value);
         }
         let installed = Installed { real, user, kubeconfig, bucket };
-        let server = installed.real.config.cluster_url.authority().unwrap().to_string();
+        let server = address.unwrap_or_else(|| installed.real.config.cluster_url.authority().unwrap().to_string());
         let image = ["--image", "localhost/stillpoint:test"];
         installed.runs(&[&["install", "--host-network", "--api-server", &server], &image[..]].concat());
         let ended = AssertUnwindSafe(async {
@@ -106,9 +111,14 @@ impl Installed {
     }
 
     fn access(&self) -> Access {
+        self.access_to("agents")
+    }
+
+    /// How to reach a repository of that name.
+    pub(crate) fn access_to(&self, name: &str) -> Access {
         let mut variables: BTreeMap<_, _> = self.bucket.variables.iter().cloned().collect();
         variables.insert("AWS_ALLOW_HTTP".to_owned(), "true".to_owned());
-        let (url, password) = (format!("{}/agents", self.bucket.url), "secret".to_owned());
+        let (url, password) = (format!("{}/{name}", self.bucket.url), "secret".to_owned());
         Access { url, password, variables, ..Access::default() }
     }
 

@@ -66,6 +66,11 @@ pub(crate) async fn on_real_cluster(variable: &str, test: impl AsyncFnOnce(Real)
     let _alone = alone(kubeconfig.clone()).await;
     let config = config(Kubeconfig::read_from(&kubeconfig).unwrap()).await;
     let real = Real { client: client(config.clone()), config, namespace: format!("proof-{}", &uuid()[..8]) };
+    Box::pin(in_namespace(real, test)).await;
+}
+
+/// Makes the namespace that `real` names and runs a test in it; the same is removed as of a test of its own.
+pub(crate) async fn in_namespace(real: Real, test: impl AsyncFnOnce(Real)) {
     create_namespace(&real.client, &real.namespace).await;
     let ended = AssertUnwindSafe(test(real.clone())).catch_unwind().await;
     for path in CLUSTER_SCOPED.into_iter().chain(["/api/v1/namespaces/NAMESPACE"]) {
@@ -92,10 +97,19 @@ pub(crate) async fn config(kubeconfig: Kubeconfig) -> Config {
 }
 
 /// A client as the command line makes it: without kube's own retries, which would hide ours.
-pub(crate) fn client(mut config: Config) -> Client {
+pub(crate) fn client(config: Config) -> Client {
+    client_with(config, Some(Duration::from_secs(60)))
+}
+
+/// A client as the command line makes it for what may be silent for long.
+pub(crate) fn client_for_streams(config: Config) -> Client {
+    client_with(config, None)
+}
+
+fn client_with(mut config: Config, read_timeout: Option<Duration>) -> Client {
     config.default_retry = false;
     config.connect_timeout = Some(Duration::from_secs(10));
-    config.read_timeout = Some(Duration::from_secs(60));
+    config.read_timeout = read_timeout;
     Client::try_from(config).unwrap()
 }
 

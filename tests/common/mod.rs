@@ -1,6 +1,6 @@
 //! What the integration tests share.
 //!
-//! Clusters, backups, a writer that logs what it wrote, and a proxy that gets in the way; no test asserts less because
+//! Clusters, backups, a writer that logs what it wrote, and proxies that get in the way; no test asserts less because
 //! a helper hides a failure: helpers panic.
 
 #![allow(dead_code, reason = "each test binary uses a part")]
@@ -15,3 +15,4 @@ pub(crate) mod second_node;
 pub(crate) mod shell;
 pub(crate) mod store;
 pub(crate) mod volumes;
+pub(crate) mod wire;
