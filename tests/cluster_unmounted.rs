@@ -17,10 +17,11 @@ use std::{
 };
 
 use common::{
+    agents::with_agents,
     backups::PASSWORD,
-    cluster::{Real, create, delete, eventually, get, on_real_cluster, patch},
+    cluster::{self, Real, create, delete, eventually, get, on_real_cluster, patch},
     shell::{self, text},
-    volumes::{IDLE, Lab, NODE, NODE_NAME, Scheduler, claim, kubelet_root, pod, pods, writes},
+    volumes::{IDLE, Lab, NODE, NODE_NAME, Scheduler, claim, file, kubelet_root, pod, pods, writes},
 };
 use futures::FutureExt;
 use serde_json::{Value, json};
@@ -44,6 +45,8 @@ async fn alone(test: impl AsyncFnOnce(&Alone)) {
         let (volume, lab) = (LoopMount::new(ext4), Lab::new().await);
         std::fs::write(volume.path().join("file"), "content").unwrap();
         claim(&real, "a", &volume.path()).await;
+        let path = format!("/api/v1/namespaces/{}/persistentvolumeclaims/a", real.namespace);
+        eventually("the claim is bound", async || get(&real.client, &path).await["status"]["phase"] == "Bound").await;
         let alone = Alone { real, lab, volume };
         test(&alone).await;
         assert_eq!(helpers(&alone.real).await, [""; 0], "a helper pod is left");
@@ -154,6 +157,53 @@ async fn a_claim_whose_pod_cannot_run_is_left_out_by_name_and_the_others_are_cop
             assert!(code == 3 && problem(&backup).contains(words), "{name}: {code} {backup} {said}");
             assert_eq!(helpers(real).await, [""; 0]);
         }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_may_not_create_pods_is_told_so_by_name() {
+    alone(async |alone| {
+        let Real { client, config, namespace } = &alone.real;
+        let rule = json!({"apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list"]});
+        let rbac = "/apis/rbac.authorization.k8s.io/v1";
+        let role = json!({"metadata": {"name": namespace}, "rules": [rule]});
+        create(client, &format!("{rbac}/clusterroles"), &role).await;
+        let binding = json!({
+            "metadata": {"name": namespace},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": namespace},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "reader"}],
+        });
+        create(client, &format!("{rbac}/clusterrolebindings"), &binding).await;
+        let mut config = config.clone();
+        config.auth_info.impersonate = Some("reader".to_owned());
+        let reader = Real { client: cluster::client(config), ..alone.real.clone() };
+        let began = Instant::now();
+        let manifest = alone.lab.back_up(&reader, "reader", alone.volumes(None)).await.manifest;
+        assert!(began.elapsed() < Duration::from_secs(10), "a right that nobody has was waited for");
+        let said = manifest.problems[0].to_string();
+        for words in ["no running pod mounts it", "\"reader\" cannot create resource \"pods\"", "the right to create"] {
+            assert!(said.contains(words), "{said}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_agents_are_installed_their_image_is_the_pods_and_nothing_has_to_be_said() {
+    let Some(ext4) = require::loop_device("ext4") else { return };
+    with_agents(async |installed| {
+        let (real, volume) = (&installed.real, LoopMount::new(ext4));
+        std::fs::write(volume.path().join("file"), "content").unwrap();
+        claim(real, "a", &volume.path()).await;
+        let _scheduler = Scheduler::start(real);
+        let taken = installed.user.prints(0, &installed.create("whole"));
+        assert!(taken.contains("no running pod mounted it, a helper pod did"), "{taken}");
+        let described = installed.user.prints(0, &["backup", "describe", "whole"]);
+        assert!(described.contains("data of 1 held") && described.contains("filesystem"), "{described}");
+        let held = file(&installed.repository().await, "whole", "a", "file").await;
+        assert_eq!(held.unwrap(), b"content");
+        assert_eq!(pods(real).await, [""; 0]);
     })
     .await;
 }
