@@ -107,11 +107,12 @@ async fn an_agent_that_is_killed_at_any_instant_leaves_nothing_frozen_and_the_ne
                 let _ = ask(&real.client, Method::DELETE, &path, &Value::Null).await;
             }
             writes(a.path().join("after"), Duration::from_secs(1)).await;
-            // complete before the kill, or without the volume by name: never half
-            let ended = tokio::task::spawn_blocking(move || backup.wait_with_output().unwrap()).await.unwrap();
+            // complete, before the kill or with the agent that took its place, or without the volume by name: never half
+            let ended = tokio::task::spawn_blocking(move || backup.wait_with_output().unwrap());
+            installed.agent_is_ready().await;
+            let ended = ended.await.unwrap();
             let code = ended.status.code();
             assert!(matches!(code, Some(0 | 1 | 3)), "{name}: {code:?} {}", String::from_utf8_lossy(&ended.stderr));
-            installed.agent_is_ready().await;
         }
         let next = installed.user.reads(&[&installed.create("next")[..], &["-o", "json"]].concat());
         assert_eq!(next["problems"], json!([]), "{next}");

@@ -7,6 +7,7 @@
 mod common;
 
 use std::{
+    path::Path,
     process::{Command, Stdio},
     sync::{
         Arc, Mutex,
@@ -22,8 +23,8 @@ use common::{
 };
 use futures::FutureExt;
 use rand::RngExt;
-use stillpoint_agent::{OnStep, Report, Step};
-use stillpoint_api::{HookOutcome, Level, ProblemKind};
+use stillpoint_agent::{OnStep, Report, Step, VolumesRequest};
+use stillpoint_api::{HookOutcome, Level, Method, ProblemKind};
 use stillpoint_catalog as catalog;
 use stillpoint_repository::signing::Trust;
 use stillpoint_test_support::{loop_mount::LoopMount, require};
@@ -86,6 +87,71 @@ async fn a_cut_in_which_a_stranger_thaws_is_void_and_taken_again() {
         assert!(manifest.problems.is_empty() && manifest.volumes[0].data.held().is_some(), "{:?}", manifest.problems);
     })
     .await;
+}
+
+/// Fills a filesystem but for a few files, with holes that are quickly read.
+fn fill(folder: &Path) {
+    let reserves = |size: &str, file: &Path| {
+        let mut reserve = Command::new("fallocate");
+        reserve.args(["-l", size]).arg(file).stderr(Stdio::null()).status().unwrap().success()
+    };
+    for size in ["16M", "1M", "64K", "4K"] {
+        let files = (0..).map(|number| folder.join(format!("full{size}.{number}")));
+        files.take_while(|file| reserves(size, file)).for_each(drop);
+    }
+    let files = (0..).map(|number| folder.join(format!("full{number}")));
+    let made: Vec<_> = files.take_while(|file| std::fs::write(file, "").is_ok()).collect();
+    for file in made.iter().rev().take(10) {
+        std::fs::remove_file(file).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clones_for_which_a_writer_left_no_room_give_way_in_the_retaken_cut_and_cost_no_other_volume() {
+    let (Some(ext4), Some(xfs)) = (require::loop_device("ext4"), require::loop_device("xfs")) else { return };
+    on_real_cluster(NODE, async |real| {
+        let (a, b, lab) = (LoopMount::new(xfs), LoopMount::new(ext4), Lab::new().await);
+        for (mount, name) in [(&a, "a"), (&b, "b")] {
+            claim(&real, name, &mount.path()).await;
+            for number in 0..200 {
+                std::fs::write(mount.path().join(number.to_string()), format!("{number} of {name}")).unwrap();
+            }
+        }
+        pod(&real, "cloned", &["a"], IDLE, &[("hooks.stillpoint.dev/freeze", "false")]).await;
+        pod(&real, "frozen", &["b"], IDLE, &[]).await;
+        let (folder, seen) = (a.path(), Arc::new(Mutex::new(Vec::new())));
+        let cuts = seen.clone();
+        let cloned = format!("{}/a", real.namespace);
+        let on_step: OnStep = Arc::new(move |step| {
+            if step == Step::Snapshot(cloned.clone()) {
+                let mut cuts = cuts.lock().unwrap();
+                if cuts.is_empty() {
+                    fill(&folder);
+                }
+                cuts.push(own(&folder));
+            }
+            std::future::ready(()).boxed()
+        });
+        let volumes = VolumesRequest { max: Duration::from_secs(30), ..lab.volumes(&real.client, None, Some(on_step)) };
+        let manifest = lab.back_up(&real, "full", volumes).await.manifest;
+        assert!(manifest.problems.is_empty() && manifest.cut.attempts == 2, "{:?}", manifest.problems);
+        let held: Vec<_> = manifest.volumes.iter().map(|volume| volume.data.held().unwrap()).collect();
+        assert_eq!((held[0].method, held[1].method), (Method::ReadPaused, Method::Precopy), "{held:?}");
+        assert!(held[0].reason.contains("No space left") && held[0].reason.contains(" are free"), "{}", held[0].reason);
+        // nothing of the first attempt lay there any more when the second one began, and nothing does now
+        assert_eq!(*seen.lock().unwrap(), [0, 0]);
+        assert_eq!(own(&a.path()), 0);
+        for name in ["a", "b"] {
+            assert_eq!(lab.file("full", name, "199").await.unwrap(), format!("199 of {name}").as_bytes());
+        }
+    })
+    .await;
+}
+
+/// How much of ours lies in a volume.
+fn own(volume: &Path) -> usize {
+    let names = std::fs::read_dir(volume).unwrap().map(|entry| entry.unwrap().file_name());
+    names.filter(|name| name.to_string_lossy().starts_with(".stillpoint-")).count()
 }
 
 #[tokio::test(flavor = "multi_thread")]

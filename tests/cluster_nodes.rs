@@ -1,10 +1,11 @@
 //! One cut over two nodes, the second of which the test lays out on this machine.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 mod common;
 
 use std::{
+    num::NonZeroU32,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -14,12 +15,14 @@ use std::{
 
 use common::{
     agents::{Installed, with_agents},
+    cluster::eventually,
     counter::{Counter, Numbers, holding, numbers},
     second_node::SecondNode,
     volumes::{IDLE, back_up, claim, claim_on, file, pod, writes},
 };
 use futures::FutureExt;
-use stillpoint_agent::{OnStep, Step, Way};
+use rand::RngExt;
+use stillpoint_agent::{Access, OnStep, Step, VolumesRequest, Way};
 use stillpoint_api::{Level, ProblemKind};
 use stillpoint_test_support::{loop_mount::LoopMount, require};
 
@@ -30,7 +33,8 @@ async fn on_two_nodes(test: impl AsyncFnOnce(&Installed, &LoopMount, &LoopMount,
     let (Some(ext4), Some(xfs)) = (require::loop_device("ext4"), require::loop_device("xfs")) else { return };
     with_agents(async |installed| {
         let Some(mut node) = SecondNode::start(installed).await else { return };
-        let (a, b, real) = (LoopMount::new(ext4), LoopMount::new(xfs), &installed.real);
+        let [a, b] = [ext4, xfs].map(|kind| LoopMount::lasting(kind, Duration::from_secs(120)));
+        let real = &installed.real;
         claim(real, "a", &a.path()).await;
         claim_on(real, &node.name, "b", &b.path()).await;
         pod(real, "first", &["a"], IDLE, &[]).await;
@@ -86,6 +90,7 @@ async fn of_two_agents_one_is_killed_while_writers_stand_still_and_the_cut_is_ta
             writes(frozen.join("after"), Duration::from_secs(1)).boxed()
         });
         let volumes = installed.volumes(&real.client, Way::Direct, Some(on_step));
+        let volumes = VolumesRequest { return_within: Duration::from_secs(3), ..volumes };
         let manifest = back_up(real, &repository, "killed", volumes).await.unwrap().manifest;
         for mount in [a, b] {
             writes(mount.path().join("after"), Duration::from_secs(1)).await;
@@ -105,6 +110,47 @@ async fn of_two_agents_one_is_killed_while_writers_stand_still_and_the_cut_is_ta
         assert!(next.problems.is_empty() && next.cut.attempts == 1, "{:?}", next.problems);
         assert_eq!(file(&repository, "next", "b", "file").await.unwrap(), b"of b");
         Arc::into_inner(node).unwrap().into_inner().unwrap()
+    })
+    .await;
+}
+
+/// What is sent in a second, so that an upload lasts.
+const SECOND: u64 = 4 << 20;
+const VOLUME: usize = 160 << 20;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_killed_in_the_upload_and_is_back_soon_goes_on_with_what_it_had_not_uploaded() {
+    on_two_nodes(async |installed, _, b, mut node| {
+        let (real, repository) = (&installed.real, installed.repository().await);
+        let mut content = vec![0; VOLUME];
+        rand::rng().fill(&mut content[..]);
+        std::fs::write(b.path().join("file"), &content).unwrap();
+        let volumes = installed.volumes(&real.client, Way::Direct, None);
+        let access = Access { limit_upload: NonZeroU32::new(u32::try_from(SECOND >> 10).unwrap()), ..volumes.access };
+        let volumes = VolumesRequest { access, ..volumes };
+        let backup = back_up(real, &repository, "goes-on", volumes);
+        let at_the_kill = async {
+            let uploaded = async |folder: &str| installed.bytes_in(folder).await;
+            // what a writer has uploaded is indexed every 15 s
+            let is_indexed = async || uploaded("index").await > 0 && uploaded("data").await > 22 * SECOND;
+            eventually("what was uploaded is indexed", is_indexed).await;
+            let uploaded = uploaded("data").await;
+            node.kill_agent();
+            node.start_agent();
+            uploaded
+        };
+        let (report, at_the_kill) = tokio::join!(backup, at_the_kill);
+        let manifest = report.unwrap().manifest;
+        assert!(manifest.problems.is_empty(), "{:?}", manifest.problems);
+        let again = installed.bytes_in("data").await.saturating_sub(VOLUME as u64);
+        let mib = |bytes: u64| bytes >> 20;
+        let (uploaded, again_mib, cuts) = (mib(at_the_kill), mib(again), manifest.cut.attempts);
+        eprintln!("of {} MiB {uploaded} were uploaded at the kill, {again_mib} again; {cuts} cuts", VOLUME >> 20);
+        // the first 15 s were indexed, but for a pack or two that were not full
+        assert!(again < at_the_kill - 10 * SECOND, "{again} bytes were uploaded again");
+        let copy = file(&repository, "goes-on", "b", "file").await.unwrap();
+        assert!(copy == content, "the copy differs");
+        node
     })
     .await;
 }

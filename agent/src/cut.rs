@@ -56,6 +56,8 @@ pub struct VolumesRequest {
     pub budget: Duration,
     /// How long they stand still at most, whatever happens.
     pub max: Duration,
+    /// How long an agent that went away while nothing was held may take to come back.
+    pub return_within: Duration,
     /// zstd's level, 0 for none.
     pub compression: u8,
     /// Is told of the steps of each window, which wait for it; for proofs and measurements.
@@ -88,7 +90,20 @@ impl VolumesRequest {
     /// Volumes that pods mount, copied by `agents` as fits each of them, frozen for 10 s at most.
     pub fn new(agents: Agents, access: Access, hooks: Option<HooksRequest>) -> Self {
         let (budget, max) = (Duration::from_secs(2), Duration::from_secs(10));
+        // a container that is started again, a pod that takes the place of another, or a session that nobody has ended yet
+        let return_within = Duration::from_secs(45);
         let unmounted = UnmountedClaims::LeftOut(None);
-        Self { agents, access, method: None, budget, max, compression: 1, on_step: None, hooks, unmounted }
+        Self {
+            agents,
+            access,
+            method: None,
+            budget,
+            max,
+            return_within,
+            compression: 1,
+            on_step: None,
+            hooks,
+            unmounted,
+        }
     }
 }

@@ -7,9 +7,10 @@ use std::{
     panic::{AssertUnwindSafe, resume_unwind},
 };
 
-use futures::FutureExt;
+use futures::{FutureExt, TryStreamExt};
 use http::Method;
 use kube::Client;
+use object_store::{ObjectStore, aws::AmazonS3Builder};
 use serde_json::{Value, json};
 use stillpoint_agent::{Access, Agents, OnStep, VolumesRequest, Way};
 use stillpoint_repository::{Password, Repository, Store, StoreOptions};
@@ -108,6 +109,17 @@ impl Installed {
         let namespace = "stillpoint-system".to_owned();
         let agents = Agents::Cluster { client: client.clone(), namespace, way };
         VolumesRequest { on_step, ..VolumesRequest::new(agents, self.access(), None) }
+    }
+
+    /// How much lies in a folder of the repository.
+    pub(crate) async fn bytes_in(&self, folder: &str) -> u64 {
+        let mut builder = AmazonS3Builder::new().with_bucket_name(&self.bucket.name).with_allow_http(true);
+        for (name, value) in &self.bucket.variables {
+            builder = builder.with_config(name.to_ascii_lowercase().parse().unwrap(), value);
+        }
+        let below = object_store::path::Path::from(format!("agents/{folder}"));
+        let objects = builder.build().unwrap().list(Some(&below)).map_ok(|object| object.size);
+        objects.try_fold(0, async |sum, size| Ok(sum + size)).await.unwrap()
     }
 
     fn access(&self) -> Access {

@@ -11,6 +11,7 @@ use tokio::{
     time,
 };
 use tokio_util::task::AbortOnDropHandle;
+use tonic::Code;
 
 use crate::node::{
     lease::{BEAT, PROBE, PROBED},
@@ -43,6 +44,8 @@ pub(crate) struct News {
     pub(crate) lost: Option<String>,
     /// Why the stream ended.
     pub(crate) ended: Option<String>,
+    /// Whether it ended without a word of the agent's.
+    pub(crate) cut_off: bool,
 }
 
 impl Link {
@@ -79,6 +82,12 @@ impl Link {
     /// Whether nobody is at its other end any more.
     pub(crate) fn has_ended(&self) -> Option<LinkError> {
         self.news.borrow().ended.as_ref().map(|why| self.error(why.clone()))
+    }
+
+    /// Whether its agent, or the way to it, went away in the middle: another session may do better.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        let news = self.news.borrow();
+        if news.ended.is_some() { news.cut_off } else { self.requests.is_closed() }
     }
 
     /// Says what needs no answer.
@@ -175,11 +184,12 @@ async fn read(
                 step => drop(forward.send(step).await),
             },
             Some(Ok(CutAnswer { step: None })) => {}
-            Some(Err(status)) => break why(&status),
-            None => break "its agent ended the session".to_owned(),
+            // with that code an agent itself ends a session
+            Some(Err(status)) => break (why(&status), status.code() != Code::FailedPrecondition),
+            None => break ("its agent ended the session".to_owned(), true),
         }
     };
-    tell.send_modify(|news| news.ended = Some(ended));
+    tell.send_modify(|news| (news.ended, news.cut_off) = (Some(ended.0), ended.1));
 }
 
 /// Why a stream ended: by its agent's word, or because nobody is heard any more.
@@ -247,5 +257,11 @@ mod tests {
         let link = Link::start("a".into(), requests, Box::pin(gone));
         assert_eq!(link.lost().await, "it was killed");
         assert_eq!(link.has_ended().unwrap().to_string(), "node a: it was killed");
+        assert!(link.is_cut_off());
+        let (requests, _kept) = mpsc::channel(8);
+        let says = stream::iter([Err(tonic::Status::failed_precondition("the repository cannot be used"))]);
+        let link = Link::start("a".into(), requests, Box::pin(says));
+        assert_eq!(link.lost().await, "the repository cannot be used");
+        assert!(!link.is_cut_off(), "it would say the same again");
     }
 }

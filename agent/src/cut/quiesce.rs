@@ -5,7 +5,11 @@
 
 mod begin;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
@@ -17,7 +21,7 @@ use stillpoint_hooks::{
         pod, run,
         session::PlannedHooks,
     },
-    session::{Ended, Limits, Report, Session},
+    session::{Ended, Limits, Pod, Report, Session},
 };
 use stillpoint_objects::{
     filter::Selection,
@@ -98,7 +102,13 @@ pub(crate) struct Quiesce {
     helpers: Helpers,
     /// What helper pods were found to be after the last cut.
     pub(super) held: Held,
+    /// The backup's name and its cluster's.
+    names: (String, String),
+    /// What each node is asked for.
+    asked: BTreeMap<String, Asked>,
     members: Vec<Member>,
+    /// The nodes whose agents went away after they had prepared, and had to prepare again.
+    revived: BTreeSet<String>,
     pub(super) prepared: BTreeMap<String, Prepared>,
     /// Why a volume is in no cut.
     pub(super) refused: BTreeMap<String, String>,
@@ -109,6 +119,9 @@ pub(crate) struct Quiesce {
     cancel: CancellationToken,
     progress: watch::Sender<Progress>,
 }
+
+/// Volumes, each with the pods that mount it.
+type Asked = Vec<(wire::Volume, Vec<Pod>)>;
 
 /// What a node said of a volume that it has prepared.
 pub(super) struct Prepared {
@@ -143,7 +156,10 @@ impl Quiesce {
             client,
             retry,
             request,
+            names: (backup.to_owned(), cluster.to_owned()),
+            asked: BTreeMap::new(),
             members: Vec::new(),
+            revived: BTreeSet::new(),
             prepared: BTreeMap::new(),
             refused: BTreeMap::new(),
             left_out: BTreeMap::new(),
@@ -153,16 +169,17 @@ impl Quiesce {
             progress,
         };
         tokio::select! {
-            () = quiesce.ready(backup, cluster, previous) => {}
+            () = Box::pin(quiesce.ready(previous)) => {}
             () = cancel.cancelled() => return Err(Error::Cancelled),
         }
         Ok(quiesce)
     }
 
     /// Has what no pod mounts mounted, and then every node begin.
-    async fn ready(&mut self, backup: &str, cluster: &str, previous: Option<&Manifest>) {
-        self.mount(backup).await;
-        self.begin(backup, cluster, previous).await;
+    async fn ready(&mut self, previous: Option<&Manifest>) {
+        let backup = self.names.0.clone();
+        self.mount(&backup).await;
+        self.begin(previous).await;
     }
 
     /// Takes one cut: pre hooks, stop, R and snapshots, release, post hooks.
@@ -170,7 +187,11 @@ impl Quiesce {
     pub(crate) async fn cut(&mut self, is_last: bool) -> Result<Instant, Void> {
         self.left_out.clear();
         self.held = Held::default();
-        self.drop_the_dead();
+        let cancel = self.cancel.clone();
+        tokio::select! {
+            () = Box::pin(self.revive()) => {}
+            () = cancel.cancelled() => return Err(Void::Final(Error::Cancelled)),
+        }
         let standing = watch::Sender::new(None);
         let nodes = Nodes { members: self.members.clone(), max: self.request.max, standing: standing.clone() };
         let hooks = self.planned_hooks();
@@ -247,14 +268,6 @@ impl Quiesce {
             }
             // the plan is empty then
             None => PlannedHooks::new(plan, Arc::new(Kubernetes::new(self.client.clone())), limits),
-        }
-    }
-
-    /// Goes on without the nodes whose agents are gone.
-    fn drop_the_dead(&mut self) {
-        for member in self.members.extract_if(.., |member| member.link.has_ended().is_some()) {
-            let why = member.link.has_ended().map(|why| why.to_string()).unwrap_or_default();
-            self.refused.extend(member.volumes.into_keys().map(|id| (id, why.clone())));
         }
     }
 

@@ -1,26 +1,35 @@
 //! Has every node prepare its volumes, before anything is stopped.
 //!
 //! Once for all attempts of a cut. A node or a volume that does not come along is refused by name; the others go on.
+//!
+//! Nothing is held yet, so an agent that goes away meanwhile is waited for, and asked again: it reads its volumes once
+//! more, and uploads nothing that the agent before it had uploaded and indexed.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use futures::future::join_all;
 use stillpoint_api::Manifest;
+use tokio::time;
 
 use super::{
     super::{
         agents::{Agents, Found},
         claims::{Claim, NOT_MOUNTED, Place},
         helpers::UnmountedClaims,
-        link::{Link, LinkError},
+        link::Link,
         nodes::Member,
     },
-    ANSWER, LONG, Prepared, Quiesce,
+    ANSWER, Asked, LONG, Prepared, Quiesce,
 };
 use crate::{
     node::wire::{self, cut_answer::Step as Answer, cut_request::Step},
     volume::spares_reading,
 };
+
+/// Sessions in which one node may begin to prepare: an agent that a volume kills is not to kill every backup.
+const SESSIONS: u32 = 3;
+/// Before an agent that is away is looked for again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Quiesce {
     /// Gives every claim that no running pod mounts a helper pod, or says why not.
@@ -57,8 +66,8 @@ impl Quiesce {
         }
     }
 
-    pub(super) async fn begin(&mut self, backup: &str, cluster: &str, previous: Option<&Manifest>) {
-        let mut by_node: BTreeMap<String, Vec<(wire::Volume, Vec<String>)>> = BTreeMap::new();
+    pub(super) async fn begin(&mut self, previous: Option<&Manifest>) {
+        let mut by_node: BTreeMap<String, Asked> = BTreeMap::new();
         for claim in &self.claims {
             match &claim.place {
                 Place::Node(node, volume) => {
@@ -83,24 +92,59 @@ impl Quiesce {
                 return;
             }
         };
+        self.asked = by_node.clone();
         let mut begun = Vec::new();
         // in the order of names, so that two backups never wait for each other's nodes
         for (node, volumes) in by_node {
-            match self.begin_on(&agents, &node, &volumes, backup, cluster).await {
+            match self.begin_on(&agents, &node, &volumes).await {
                 Ok(link) => begun.push((link, volumes)),
-                Err(why) => {
-                    self.refused.extend(volumes.into_iter().map(|(volume, _)| (volume.id, why.clone())));
-                }
+                Err(why) => self.refuse(volumes, &why),
             }
         }
-        let prepared = join_all(begun.iter().map(|(link, _)| self.prepare_on(link))).await;
-        for ((link, volumes), prepared) in begun.into_iter().zip(prepared) {
-            match prepared {
-                Ok(prepared) => self.take(link, volumes, prepared),
-                Err(error) => {
-                    self.refused.extend(volumes.into_iter().map(|(volume, _)| (volume.id, error.to_string())));
-                }
+        let prepared = join_all(begun.into_iter().map(async |(link, volumes)| {
+            let prepared = self.prepare_on(link, &volumes).await;
+            (volumes, prepared)
+        }));
+        for (volumes, prepared) in prepared.await {
+            self.take_or_refuse(volumes, prepared);
+        }
+    }
+
+    /// Before a cut: has the agents prepare again that went away meanwhile and are back, once each, and goes on without
+    /// the others.
+    pub(super) async fn revive(&mut self) {
+        let mut again = Vec::new();
+        for member in self.members.extract_if(.., |member| member.link.has_ended().is_some()).collect::<Vec<_>>() {
+            let node = &member.link.node;
+            let asked = self.asked.get(node).into_iter().flatten();
+            let volumes: Asked = asked.filter(|(volume, _)| member.volumes.contains_key(&volume.id)).cloned().collect();
+            let why = member.link.has_ended().map(|why| why.to_string()).unwrap_or_default();
+            if member.link.is_cut_off() && self.revived.insert(node.clone()) {
+                again.push((node.clone(), volumes, why));
+            } else {
+                self.refuse(volumes, &why);
             }
+        }
+        let prepared = join_all(again.into_iter().map(async |(node, volumes, why)| {
+            let prepared = match Box::pin(self.begin_again(&node, &volumes, &why)).await {
+                Ok(link) => self.prepare_on(link, &volumes).await,
+                Err(why) => Err(why),
+            };
+            (volumes, prepared)
+        }));
+        for (volumes, prepared) in prepared.await {
+            self.take_or_refuse(volumes, prepared);
+        }
+    }
+
+    fn refuse(&mut self, volumes: Asked, why: &str) {
+        self.refused.extend(volumes.into_iter().map(|(volume, _)| (volume.id, why.to_owned())));
+    }
+
+    fn take_or_refuse(&mut self, volumes: Asked, prepared: Result<(Link, wire::Prepared), String>) {
+        match prepared {
+            Ok((link, prepared)) => self.take(link, volumes, prepared),
+            Err(why) => self.refuse(volumes, &why),
         }
     }
 
@@ -117,18 +161,12 @@ impl Quiesce {
     }
 
     /// Begins on a node and waits until its filesystems are ours.
-    async fn begin_on(
-        &self,
-        agents: &Found,
-        node: &str,
-        volumes: &[(wire::Volume, Vec<String>)],
-        backup: &str,
-        cluster: &str,
-    ) -> Result<Link, String> {
+    async fn begin_on(&self, agents: &Found, node: &str, volumes: &Asked) -> Result<Link, String> {
+        let (backup, cluster) = &self.names;
         let link = agents.link(node).await.map_err(|error| error.to_string())?;
         let begin = wire::Begin {
-            backup: backup.to_owned(),
-            cluster: cluster.to_owned(),
+            backup: backup.clone(),
+            cluster: cluster.clone(),
             repository: Some(self.request.access.to_wire()),
             volumes: volumes.iter().map(|(volume, _)| volume.clone()).collect(),
             budget_millis: u64::try_from(self.request.budget.as_millis()).unwrap_or(u64::MAX),
@@ -149,10 +187,45 @@ impl Quiesce {
         }
     }
 
-    async fn prepare_on(&self, link: &Link) -> Result<wire::Prepared, LinkError> {
-        match self.noting(link, link.ask(Step::Prepare(wire::Empty {}), LONG)).await? {
-            Answer::Prepared(prepared) => Ok(prepared),
-            other => Err(link.unexpected(&other)),
+    /// Begins again with a node whose agent went away, once it is back.
+    async fn begin_again(&self, node: &str, volumes: &Asked, lost: &str) -> Result<Link, String> {
+        tracing::warn!(node, lost, "the agent went away while nothing was held; it is waited for");
+        let within = self.request.return_within;
+        let mut last = String::new();
+        let back = async {
+            loop {
+                self.note(node, Some("waiting for its agent to come back".to_owned()));
+                let begun = match self.find().await {
+                    Ok(agents) => self.begin_on(&agents, node, volumes).await,
+                    Err(why) => Err(why),
+                };
+                match begun {
+                    Ok(link) => return link,
+                    Err(why) => last = why,
+                }
+                time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        // bounded, turns and all: what this backup holds on other nodes others may wait for
+        let back = time::timeout(within, back).await;
+        self.note(node, None);
+        back.map_err(|_| format!("{lost}; it was not back within {} s: {last}", within.as_secs()))
+    }
+
+    /// Has a node prepare, in a session of its own again where its agent goes away meanwhile.
+    async fn prepare_on(&self, mut link: Link, volumes: &Asked) -> Result<(Link, wire::Prepared), String> {
+        let mut session = 1;
+        loop {
+            let error = match self.noting(&link, link.ask(Step::Prepare(wire::Empty {}), LONG)).await {
+                Ok(Answer::Prepared(prepared)) => return Ok((link, prepared)),
+                Ok(other) => link.unexpected(&other),
+                Err(error) => error,
+            };
+            if session == SESSIONS || !link.is_cut_off() {
+                return Err(error.to_string());
+            }
+            session += 1;
+            link = Box::pin(self.begin_again(&error.node, volumes, &error.to_string())).await?;
         }
     }
 
@@ -184,7 +257,7 @@ impl Quiesce {
         });
     }
 
-    fn take(&mut self, link: Link, volumes: Vec<(wire::Volume, Vec<String>)>, prepared: wire::Prepared) {
+    fn take(&mut self, link: Link, volumes: Asked, prepared: wire::Prepared) {
         let mut pods: BTreeMap<_, _> = volumes.into_iter().map(|(volume, pods)| (volume.id, pods)).collect();
         let mut member = Member { link: link.clone(), volumes: BTreeMap::new() };
         for volume in prepared.volumes {
