@@ -21,6 +21,14 @@ use rand::RngExt;
 use serde_json::{Value, json};
 use stillpoint_test_support::{loop_mount::LoopMount, require};
 
+const SKIPS_THE_CACHE: &str = "
+version: v1
+volumePolicies:
+- conditions: {claims: [cache], volumeTypes: [local]}
+  action: {type: skip}
+- conditions: {capacity: ',1Gi'}
+  action: {type: fs-backup, parameters: {method: precopy}}";
+
 /// The pids of the processes whose command line holds `words`.
 fn pids(words: &str) -> Vec<String> {
     let found = Command::new("pgrep").args(["-f", words]).output().unwrap();
@@ -36,8 +44,14 @@ async fn volumes_go_from_the_nodes_agent_to_object_storage() {
         claim(real, "a", &a.path()).await;
         let hooks = [("pre.hook.backup.velero.io/command", r#"["/bin/sh","-c","echo rest >/a/rest"]"#)];
         pod(real, "writer", &["a"], IDLE, &hooks).await;
-        let backup = installed.user.reads(&[&installed.create("first")[..], &["-o", "json"]].concat());
+        // no pod mounts it, and nobody wants it
+        claim(real, "cache", &a.path()).await;
+        let mut policies = tempfile::NamedTempFile::new().unwrap();
+        writeln!(policies, "{SKIPS_THE_CACHE}").unwrap();
+        let policies = ["--volume-policies", policies.path().to_str().unwrap(), "-o", "json"];
+        let backup = installed.user.reads(&[&installed.create("first")[..], &policies].concat());
         assert_eq!(backup["problems"], json!([]), "{backup}");
+        assert_eq!(backup["volumes"][1]["data"], json!("leftOut"), "{backup}");
         let held = &backup["volumes"][0]["data"]["held"];
         assert_eq!(
             (&held["level"], &held["node"], &held["method"]),

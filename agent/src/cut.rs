@@ -12,6 +12,7 @@ mod claims;
 mod helpers;
 mod link;
 mod nodes;
+mod policy;
 mod queue;
 mod quiesce;
 mod record;
@@ -25,6 +26,7 @@ use stillpoint_hooks::hook::journal::Journal;
 pub use self::{
     agents::{AgentError, Agents, Way},
     helpers::{HelperPods, UnmountedClaims},
+    policy::{Policies, PolicyError},
     queue::{Queue, Queued},
 };
 pub(crate) use self::{
@@ -52,6 +54,8 @@ pub struct VolumesRequest {
     pub access: Access,
     /// The method for every volume, instead of the one that fits it best.
     pub method: Option<String>,
+    /// What is done with which volumes, where the request names no method.
+    pub policies: Policies,
     /// How long writers may stand still for what is read meanwhile.
     pub budget: Duration,
     /// How long they stand still at most, whatever happens.
@@ -97,6 +101,7 @@ impl VolumesRequest {
             agents,
             access,
             method: None,
+            policies: Policies::default(),
             budget,
             max,
             return_within,

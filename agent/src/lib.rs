@@ -27,7 +27,8 @@ pub mod volume;
 pub use access::Access;
 pub use backup::{BackupRequest, Progress, Report, create};
 pub use cut::{
-    AgentError, Agents, HelperPods, HooksRequest, OnStep, Queue, Queued, Step, UnmountedClaims, VolumesRequest, Way,
+    AgentError, Agents, HelperPods, HooksRequest, OnStep, Policies, PolicyError, Queue, Queued, Step, UnmountedClaims,
+    VolumesRequest, Way,
 };
 pub use error::Error;
 pub use node::{Node, NodeConfig, ServeError, Server, Tls, take_turn};

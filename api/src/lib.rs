@@ -1,4 +1,4 @@
-//! What Stillpoint writes down: scope, cut, manifest, verdict, evidence.
+//! What Stillpoint writes down: scope, policies, cut, manifest, verdict, evidence.
 //!
 //! Pure data with no I/O, so that every other crate may depend on it and nothing here can depend on them. All that
 //! is read back refuses unknown fields: a document from a newer version is recognised, never half understood.
@@ -8,6 +8,7 @@
 pub mod digest;
 pub mod installation;
 pub mod manifest;
+pub mod policy;
 pub mod resource;
 pub mod scope;
 pub mod verdict;
@@ -16,6 +17,10 @@ pub mod volume;
 pub use digest::Digest;
 pub use manifest::{
     Backup, Cluster, Cut, Exclusion, ExclusionRule, Manifest, Outcome, Problem, ProblemKind, Trees, TypeRecord,
+};
+pub use policy::{
+    CopyParameters, CsiCondition, NfsCondition, PolicyVersion, VolumeAction, VolumeConditions, VolumePolicies,
+    VolumePolicy,
 };
 pub use resource::{GroupResource, ObjectRef, ResourceType};
 pub use scope::{ClusterResources, Scope, VolumeIntent};

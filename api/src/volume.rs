@@ -95,6 +95,8 @@ pub enum Method {
     /// Its subvolume snapshotted while its writers are paused, read later.
     Btrfs,
     /// Read to the end while its writers are paused.
+    // as people write it
+    #[serde(alias = "read-paused")]
     ReadPaused,
     /// Read while it is written.
     Live,

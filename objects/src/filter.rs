@@ -168,20 +168,26 @@ impl Choice {
     }
 }
 
+/// A glob that names are matched against.
 #[derive(Debug, Clone)]
-struct Pattern {
+pub struct Pattern {
     text: String,
     matcher: GlobMatcher,
 }
 
 impl Pattern {
-    fn compile(text: &str) -> Result<Self, Error> {
+    /// Compiles a glob.
+    ///
+    /// # Errors
+    /// [`Error::Pattern`] if it is none.
+    pub fn compile(text: &str) -> Result<Self, Error> {
         let glob = GlobBuilder::new(text).literal_separator(false).build();
         let glob = glob.map_err(|source| Error::Pattern { pattern: text.to_owned(), source })?;
         Ok(Self { text: text.to_owned(), matcher: glob.compile_matcher() })
     }
 
-    fn matches(&self, spellings: &[impl AsRef<str>]) -> bool {
+    /// Whether it matches one of a name's spellings.
+    pub fn matches(&self, spellings: &[impl AsRef<str>]) -> bool {
         spellings.iter().any(|spelling| self.matcher.is_match(spelling.as_ref()))
     }
 

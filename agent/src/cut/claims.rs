@@ -8,8 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::core::v1::{
     PersistentVolume, PersistentVolumeClaim, Pod, PodSpec, Volume, VolumeMount as ContainerMount,
 };
+use stillpoint_api::{CopyParameters, VolumeAction};
 use stillpoint_objects::helper;
 
+use super::policy::Policies;
 use crate::node::wire;
 
 /// Says by which method a claim's data is copied; a pod's annotations take the same word.
@@ -40,6 +42,7 @@ pub(crate) struct Claim {
     pub(crate) pods: Vec<String>,
     /// Whether no running pod mounts it, and a helper pod of ours is to.
     pub(crate) unmounted: bool,
+    pub(crate) wished: Wished,
     pub(crate) place: Place,
 }
 
@@ -50,6 +53,8 @@ pub(crate) enum Place {
     Node(String, Box<wire::Volume>),
     /// No running pod mounts it.
     Unmounted(Unmounted),
+    /// Nowhere: a policy says that its data is meant to be absent.
+    LeftOut,
     /// Nowhere, for this reason.
     Refused(String),
 }
@@ -81,8 +86,36 @@ struct Use<'a> {
     writes: bool,
 }
 
-/// Decides for each claim where its data is copied, `asked` being the method that the user asked for.
-pub(crate) fn plan(seen: &Seen, asked: Option<&str>) -> Vec<Claim> {
+/// What a user asks for, for all volumes or by policies.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wishes<'a> {
+    /// This method for every volume.
+    pub(crate) method: Option<&'a str>,
+    pub(crate) policies: &'a Policies,
+}
+
+/// How a claim's data is to be copied; where it is left open annotations have a say.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Wished {
+    method: Option<String>,
+    freeze: Option<bool>,
+}
+
+impl Wishes<'_> {
+    /// How a claim is to be copied; none if it is meant to be left out.
+    fn of(&self, claim: &PersistentVolumeClaim, volume: Option<&PersistentVolume>) -> Option<Wished> {
+        let CopyParameters { method, freeze } = match self.policies.of(claim, volume) {
+            Some(VolumeAction::Skip) => return None,
+            Some(VolumeAction::FsBackup { parameters }) => *parameters,
+            None => CopyParameters::default(),
+        };
+        let method = self.method.map(str::to_owned).or_else(|| method.map(|method| method.to_string()));
+        Some(Wished { method, freeze })
+    }
+}
+
+/// Decides for each claim where its data is copied.
+pub(crate) fn plan(seen: &Seen, wishes: Wishes<'_>) -> Vec<Claim> {
     let volumes: BTreeMap<_, _> =
         seen.volumes.iter().filter_map(|volume| Some((volume.metadata.name.as_deref()?, volume))).collect();
     let claim = |claim: &PersistentVolumeClaim| {
@@ -91,26 +124,30 @@ pub(crate) fn plan(seen: &Seen, asked: Option<&str>) -> Vec<Claim> {
         let others = seen.pods.iter().filter(|pod| !copies(pod));
         let uses: Vec<_> = others.flat_map(|pod| uses(pod, &namespace, &name)).collect();
         let pods: BTreeSet<_> = uses.iter().map(|each| each.mount.pod.clone()).collect();
-        let place = match of_volume(claim) {
-            Err(why) => Place::Refused(why),
-            Ok(volume) if uses.is_empty() => {
-                let only_on = volumes.get(volume.as_str()).and_then(|volume| only_node(volume));
+        let bound = claim.spec.as_ref().and_then(|spec| volumes.get(spec.volume_name.as_deref()?));
+        let wished = wishes.of(claim, bound.copied());
+        let place = match (&wished, of_volume(claim)) {
+            (None, _) => Place::LeftOut,
+            (_, Err(why)) => Place::Refused(why),
+            (_, Ok(_)) if uses.is_empty() => {
+                let only_on = bound.and_then(|volume| only_node(volume));
                 let beside = seen.pods.iter().find_map(|pod| sits_on(pod, &namespace, &name));
                 Place::Unmounted(Unmounted { only_on, beside, read_only: nobody_writes(claim) })
             }
-            Ok(volume) => place(claim, volume, &uses, asked).unwrap_or_else(Place::Refused),
+            (Some(wished), Ok(volume)) => place(claim, volume, &uses, wished).unwrap_or_else(Place::Refused),
         };
         let unmounted = matches!(place, Place::Unmounted(_));
-        Claim { namespace, name, pods: pods.into_iter().collect(), unmounted, place }
+        let (pods, wished) = (pods.into_iter().collect(), wished.unwrap_or_default());
+        Claim { namespace, name, pods, unmounted, wished, place }
     };
     seen.claims.iter().map(claim).collect()
 }
 
 /// Where a claim's data is copied that no pod mounts but this one of ours, which runs.
-pub(crate) fn through(helper: &Pod, claim: &PersistentVolumeClaim, asked: Option<&str>) -> Place {
+pub(crate) fn through(helper: &Pod, claim: &PersistentVolumeClaim, wished: &Wished) -> Place {
     let (namespace, name) = (claim.metadata.namespace.as_deref(), claim.metadata.name.as_deref());
     let uses = uses(helper, namespace.unwrap_or_default(), name.unwrap_or_default());
-    let place = of_volume(claim).and_then(|volume| place(claim, volume, &uses, asked));
+    let place = of_volume(claim).and_then(|volume| place(claim, volume, &uses, wished));
     place.unwrap_or_else(Place::Refused)
 }
 
@@ -141,7 +178,7 @@ fn place(
     claim: &PersistentVolumeClaim,
     volume_name: String,
     uses: &[Use<'_>],
-    asked: Option<&str>,
+    wished: &Wished,
 ) -> Result<Place, String> {
     let nodes: BTreeSet<_> = uses.iter().map(|each| each.node).collect();
     let node = nodes.first().copied().ok_or(NOT_MOUNTED)?;
@@ -160,7 +197,7 @@ fn place(
         let own = claim.metadata.annotations.as_ref().and_then(|own| own.get(key));
         own.or_else(|| here.iter().find_map(|each| each.pod.metadata.annotations.as_ref()?.get(key)))
     };
-    let method = asked.map(str::to_owned).or_else(|| annotation(METHOD_ANNOTATION).cloned());
+    let method = wished.method.clone().or_else(|| annotation(METHOD_ANNOTATION).cloned());
     let mut mounts: Vec<_> = here.iter().map(|each| each.mount.clone()).collect();
     // one that shows all of it is the better way in
     mounts.sort_by_key(|mount| mount.part);
@@ -171,7 +208,7 @@ fn place(
         mounts,
         read_only: writers.is_empty(),
         method: method.unwrap_or_default(),
-        freeze: annotation(FREEZE_ANNOTATION).is_none_or(|value| value != "false"),
+        freeze: wished.freeze.unwrap_or_else(|| annotation(FREEZE_ANNOTATION).is_none_or(|value| value != "false")),
         parent: None,
     };
     Ok(Place::Node(node.to_owned(), Box::new(volume)))

@@ -121,7 +121,7 @@ impl Helpers {
     pub(super) async fn provide(
         &self,
         claims: &mut [claims::Claim],
-        (seen, asked): (&Seen, Option<&str>),
+        seen: &Seen,
         (client, pods, backup): (&Client, &HelperPods, &str),
         only: Option<&str>,
         progress: &watch::Sender<Progress>,
@@ -154,7 +154,7 @@ impl Helpers {
             claim.place = match ended {
                 State::Runs(pod) => {
                     self.kept().insert(claim.id(), state);
-                    claims::through(&pod, found, asked)
+                    claims::through(&pod, found, &claim.wished)
                 }
                 State::Lost(why) => {
                     Place::Refused(format!("{NOT_MOUNTED}; it was to be copied through a helper pod, but {why}"))

@@ -34,7 +34,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     HooksRequest, OnStep, VolumesRequest,
-    claims::{self, Claim, Seen},
+    claims::{self, Claim, Seen, Wishes},
     helpers::{Held, Helpers},
     link::LinkError,
     nodes::{Member, Nodes, NotStopped, Standing},
@@ -141,7 +141,8 @@ impl Quiesce {
     /// Sees, plans, and has every node prepare what it can before anything is stopped.
     pub(crate) async fn prepare(subject: Subject<'_>, request: VolumesRequest) -> Result<Self, Error> {
         let Subject { client, retry, selection, scope, backup, cluster, previous, helpers, cancel, progress } = subject;
-        let seen = Look { client: &client, retry: &retry, selection, scope }.take().await?;
+        let needs_volumes = !request.policies.is_empty();
+        let seen = Look { client: &client, retry: &retry, selection, scope, needs_volumes }.take().await?;
         if let Some(hooks) = &request.hooks {
             settle(hooks).await;
         }
@@ -149,7 +150,7 @@ impl Quiesce {
         let pods: Vec<_> = with_hooks.iter().map(pod::Pod::of).collect();
         let mut quiesce = Self {
             hooks: plan::plan(&pods, &[], Phase::Both),
-            claims: claims::plan(&seen, request.method.as_deref()),
+            claims: claims::plan(&seen, Wishes { method: request.method.as_deref(), policies: &request.policies }),
             seen,
             helpers,
             held: Held::default(),

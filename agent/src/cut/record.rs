@@ -15,7 +15,10 @@ use stillpoint_hooks::hook::{
 };
 use stillpoint_repository::Node;
 
-use super::quiesce::{Prepared, Quiesce, Stored};
+use super::{
+    claims::Place,
+    quiesce::{Prepared, Quiesce, Stored},
+};
 use crate::node::wire;
 
 /// What became of the hooks of the last cut.
@@ -74,6 +77,9 @@ impl Quiesce {
     /// What is recorded of a claim that the backup holds.
     pub(crate) fn record(&self, record: &VolumeRecord, stored: &Stored, window: Option<Window>) -> Recorded {
         let id = format!("{}/{}", record.namespace, record.claim);
+        if self.claims.iter().any(|claim| claim.id() == id && claim.place == Place::LeftOut) {
+            return Recorded { data: VolumeData::LeftOut, directory: None, problem: None };
+        }
         match self.snapshot(&id, stored, window) {
             Ok((snapshot, directory, problem)) => {
                 Recorded { data: VolumeData::Held(Box::new(snapshot)), directory: Some(directory), problem }

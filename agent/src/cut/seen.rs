@@ -21,6 +21,8 @@ pub(crate) struct Look<'a> {
     pub(crate) retry: &'a Retry,
     pub(crate) selection: &'a Selection,
     pub(crate) scope: &'a Scope,
+    /// Whether something is decided by what a volume is.
+    pub(crate) needs_volumes: bool,
 }
 
 impl Look<'_> {
@@ -47,8 +49,11 @@ impl Look<'_> {
         }
         if !seen.claims.is_empty() {
             let volumes = core("persistentvolumes", "PersistentVolume", false);
-            // they only tell where a volume without a pod can be used
-            seen.volumes = self.list::<PersistentVolume>(&volumes, None, revision, false).await.unwrap_or_default();
+            seen.volumes = match self.list::<PersistentVolume>(&volumes, None, revision, false).await {
+                Err(error) if self.needs_volumes => return Err(error),
+                // they only tell where a volume without a pod can be used
+                listed => listed.unwrap_or_default(),
+            };
         }
         Ok(seen)
     }

@@ -2,10 +2,16 @@
 //!
 //! Apart from the scope: what is wanted is one question, who does it and how long it may take another.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
+use anyhow::Context;
 use clap::Args;
-use stillpoint_agent::{Agents as VolumeAgents, HelperPods, HooksRequest, Node, UnmountedClaims, VolumesRequest};
+use stillpoint_agent::{
+    Agents as VolumeAgents, HelperPods, HooksRequest, Node, Policies, UnmountedClaims, VolumesRequest,
+};
 use stillpoint_api::{Method, VolumeData, VolumeRecord};
 
 use super::agents::AgentsArgs;
@@ -28,6 +34,9 @@ pub(crate) struct VolumesArgs {
     /// How to copy every volume [default: what fits it best; an annotation stillpoint.dev/volume-method names another]
     #[arg(long, value_enum, value_name = "METHOD")]
     volume_method: Option<MethodArg>,
+    /// A file of policies that says which volumes are copied how, in Velero's format; wins over annotations
+    #[arg(long, value_name = "FILE")]
+    volume_policies: Option<PathBuf>,
     /// How long writers may stand still for what changed last and is read meanwhile
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration)]
     budget: Duration,
@@ -57,6 +66,7 @@ impl VolumesArgs {
         let Self {
             node_local,
             volume_method,
+            volume_policies,
             budget,
             max,
             no_hooks,
@@ -66,6 +76,7 @@ impl VolumesArgs {
             agents,
             node,
         } = self;
+        let policies = volume_policies.as_deref().map(policies).transpose()?.unwrap_or_default();
         // hooks and sessions may be silent for long, and have deadlines of their own
         let Target { client: patient, name } = cluster.connect_for_streams().await?;
         let unmounted = match no_helper_pods {
@@ -81,7 +92,14 @@ impl VolumesArgs {
             false => Some(HooksRequest { client: patient, journal: hooks::journal(hook_journal, name)? }),
         };
         let method = volume_method.map(|method| Method::from(method).to_string());
-        Ok(VolumesRequest { method, budget, max, unmounted, ..VolumesRequest::new(agents, repo.access()?, hooks) })
+        Ok(VolumesRequest {
+            method,
+            policies,
+            budget,
+            max,
+            unmounted,
+            ..VolumesRequest::new(agents, repo.access()?, hooks)
+        })
     }
 }
 
@@ -96,6 +114,16 @@ async fn unmounted(helpers: &HelperArgs, client: &kube::Client) -> UnmountedClai
             UnmountedClaims::LeftOut(Some(format!("which image a helper pod is to have is not known: {error:#}")))
         }
     }
+}
+
+/// Reads a file of policies.
+fn policies(file: &Path) -> anyhow::Result<Policies> {
+    let wrong = || format!("cannot use the volume policies in {}", file.display());
+    let text = std::fs::read_to_string(file).with_context(wrong)?;
+    // errors are one line here
+    let options = serde_saphyr::options! { with_snippet: false };
+    let policies = serde_saphyr::from_str_with_options(&text, options).with_context(wrong)?;
+    Policies::compile(policies).with_context(wrong)
 }
 
 /// The volumes of a backup as a table.

@@ -1,3 +1,5 @@
+use std::sync::LazyLock;
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -8,6 +10,18 @@ fn claim(name: &str, spec: Value) -> PersistentVolumeClaim {
 
 fn bound(name: &str) -> PersistentVolumeClaim {
     claim(name, json!({"volumeName": format!("pv-{name}")}))
+}
+
+/// One policy for every volume.
+fn policies(action: Value) -> Policies {
+    let policies = json!({"version": "v1", "volumePolicies": [{"conditions": {}, "action": action}]});
+    Policies::compile(serde_json::from_value(policies).unwrap()).unwrap()
+}
+
+/// Nothing is asked for.
+fn nothing() -> Wishes<'static> {
+    static NONE: LazyLock<Policies> = LazyLock::new(Policies::default);
+    Wishes { method: None, policies: &NONE }
 }
 
 /// A pod that runs on a node and mounts a claim once.
@@ -32,7 +46,7 @@ fn pod(name: &str, node: &str, claim: &str, mount: Value) -> Value {
 
 fn one(claim: PersistentVolumeClaim, pods: &[Value]) -> Claim {
     let pods = pods.iter().map(|pod| serde_json::from_value(pod.clone()).unwrap()).collect();
-    plan(&Seen { claims: vec![claim], volumes: Vec::new(), pods }, None).remove(0)
+    plan(&Seen { claims: vec![claim], volumes: Vec::new(), pods }, nothing()).remove(0)
 }
 
 fn volume(claim: Claim) -> (String, wire::Volume) {
@@ -105,7 +119,7 @@ fn a_claim_without_a_running_pod_is_unmounted_and_knows_its_only_node() {
     }))
     .unwrap();
     let pods = vec![serde_json::from_value(ended).unwrap()];
-    let planned = plan(&Seen { claims: vec![bound("data")], volumes: vec![volume], pods }, None).remove(0);
+    let planned = plan(&Seen { claims: vec![bound("data")], volumes: vec![volume], pods }, nothing()).remove(0);
     let unmounted = Unmounted { only_on: Some("c".into()), beside: None, read_only: false };
     assert_eq!((planned.place, planned.unmounted), (Place::Unmounted(unmounted), true));
 }
@@ -138,7 +152,7 @@ fn another_backups_helper_pod_is_no_user_and_ours_goes_beside_it_or_a_pod_that_d
 #[test]
 fn through_our_helper_pod_a_claim_is_copied_where_that_runs_and_its_writers_are_still_to_be_stopped() {
     let place = |claim: &PersistentVolumeClaim, mount: Value| {
-        through(&serde_json::from_value(helper("ours", "b", mount)).unwrap(), claim, None)
+        through(&serde_json::from_value(helper("ours", "b", mount)).unwrap(), claim, &Wished::default())
     };
     let Place::Node(node, volume) = place(&bound("data"), json!({})) else { panic!() };
     assert_eq!((node.as_str(), volume.read_only, volume.freeze), ("b", false, true));
@@ -165,18 +179,30 @@ fn a_pod_may_write_where_it_is_even_if_nothing_is_known_of_its_containers_yet() 
 }
 
 #[test]
-fn the_users_method_wins_over_the_claims_annotation_and_that_over_the_pods() {
+fn the_users_method_wins_over_a_policy_that_over_the_claims_annotation_and_that_over_the_pods() {
     let mut annotated = pod("db", "a", "data", json!({}));
     annotated["metadata"]["annotations"] = json!({METHOD_ANNOTATION: "live", FREEZE_ANNOTATION: "false"});
-    let method = |claim: &PersistentVolumeClaim, asked| {
+    let method = |claim: &PersistentVolumeClaim, method, policies: &Policies| {
         let pods = vec![serde_json::from_value(annotated.clone()).unwrap()];
         let seen = Seen { claims: vec![claim.clone()], volumes: Vec::new(), pods };
-        let (_, volume) = volume(plan(&seen, asked).remove(0));
+        let (_, volume) = volume(plan(&seen, Wishes { method, policies }).remove(0));
         (volume.method, volume.freeze)
     };
     let mut own = bound("data");
-    assert_eq!(method(&own, None), ("live".to_owned(), false));
+    let none = Policies::default();
+    assert_eq!(method(&own, None, &none), ("live".to_owned(), false));
     own.metadata.annotations = Some([(METHOD_ANNOTATION.to_owned(), "reflink".to_owned())].into());
-    assert_eq!(method(&own, None).0, "reflink");
-    assert_eq!(method(&own, Some("precopy")).0, "precopy");
+    assert_eq!(method(&own, None, &none).0, "reflink");
+    let btrfs = policies(json!({"type": "fs-backup", "parameters": {"method": "btrfs", "freeze": true}}));
+    assert_eq!(method(&own, None, &btrfs), ("btrfs".to_owned(), true));
+    assert_eq!(method(&own, Some("precopy"), &btrfs).0, "precopy");
+}
+
+#[test]
+fn a_claim_that_a_policy_skips_is_left_out_neither_refused_nor_mounted() {
+    let seen = Seen { claims: vec![claim("data", json!({})), bound("other")], ..Seen::default() };
+    let skipping = policies(json!({"type": "skip"}));
+    for planned in plan(&seen, Wishes { method: None, policies: &skipping }) {
+        assert_eq!((planned.place, planned.unmounted), (Place::LeftOut, false));
+    }
 }

@@ -55,9 +55,8 @@ impl Quiesce {
             Agents::Local(node) => Some(node.name()),
             Agents::Cluster { .. } => None,
         };
-        let asked = self.request.method.as_deref();
         let made_by = (&self.client, &pods, backup);
-        self.helpers.provide(&mut self.claims, (&self.seen, asked), made_by, only, &self.progress).await;
+        self.helpers.provide(&mut self.claims, &self.seen, made_by, only, &self.progress).await;
     }
 
     fn leave_unmounted(&mut self, why: &str) {
@@ -78,6 +77,7 @@ impl Quiesce {
                 Place::Unmounted(_) => {
                     self.refused.insert(claim.id(), NOT_MOUNTED.to_owned());
                 }
+                Place::LeftOut => {}
                 Place::Refused(why) => {
                     self.refused.insert(claim.id(), why.clone());
                 }
