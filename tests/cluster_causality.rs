@@ -8,6 +8,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{
     agents::{Installed, with_agents},
     counter::{Counter, Numbers, holding, numbers},
@@ -18,7 +20,18 @@ use stillpoint_api::{Level, Method};
 use stillpoint_test_support::{loop_mount::LoopMount, require};
 
 /// Backups of one run; STILLPOINT_TEST_CUTS for more.
-const CUTS: usize = 20;
+const CUTS: u32 = 20;
+/// What one of them may take on a loaded machine.
+const BACKUP: Duration = Duration::from_secs(20);
+
+fn cuts() -> u32 {
+    std::env::var("STILLPOINT_TEST_CUTS").ok().and_then(|cuts| cuts.parse().ok()).unwrap_or(CUTS)
+}
+
+/// A filesystem for as long as a run may take.
+fn mount(kind: &str) -> LoopMount {
+    LoopMount::lasting(kind, BACKUP * cuts())
+}
 
 /// Takes backups while the counter goes on, by a method and without a stop; what the former hold.
 async fn seen(installed: &Installed, counter: Counter, asked: Option<&str>, method: Method) -> Vec<Numbers> {
@@ -29,7 +42,7 @@ async fn seen(installed: &Installed, counter: Counter, asked: Option<&str>, meth
         back_up(real, &repository, name, volumes).await.unwrap().manifest
     };
     let round = counter.round().await;
-    let cuts = std::env::var("STILLPOINT_TEST_CUTS").ok().and_then(|cuts| cuts.parse().ok()).unwrap_or(CUTS);
+    let cuts = cuts();
     let mut seen = Vec::new();
     for cut in 0..cuts {
         let name = format!("stopped-{cut}");
@@ -51,7 +64,7 @@ async fn seen(installed: &Installed, counter: Counter, asked: Option<&str>, meth
         let name = format!("live-{cut}");
         let volumes = take(&name, Some("live"), round).await.volumes;
         assert!(volumes.iter().all(|volume| volume.data.held().unwrap().level == Level::Fuzzy));
-        broken += usize::from(!numbers(&repository, real, &name).await.stood_beside_each_other());
+        broken += u32::from(!numbers(&repository, real, &name).await.stood_beside_each_other());
     }
     assert!(broken * 2 >= controls, "without a stop only {broken} of {controls} broke: the test proves nothing");
     counter.end().await;
@@ -62,7 +75,7 @@ async fn seen(installed: &Installed, counter: Counter, asked: Option<&str>, meth
 async fn volumes_and_api_are_one_instant_by_freeze_and_are_not_without_it() {
     let (Some(ext4), Some(xfs)) = (require::loop_device("ext4"), require::loop_device("xfs")) else { return };
     with_agents(async |installed| {
-        let (a, b, real) = (LoopMount::new(ext4), LoopMount::new(xfs), &installed.real);
+        let (a, b, real) = (mount(ext4), mount(xfs), &installed.real);
         claim(real, "a", &a.path()).await;
         claim(real, "b", &b.path()).await;
         pod(real, "holder", &["a", "b"], IDLE, &[]).await;
@@ -77,7 +90,7 @@ async fn volumes_and_api_are_one_instant_by_freeze_and_are_not_without_it() {
 async fn is_one_instant_by_pause(kinds: [&str; 2], method: Method) {
     let [Some(first), Some(second)] = kinds.map(require::loop_device) else { return };
     with_agents(async |installed| {
-        let (a, b, real) = (LoopMount::new(first), LoopMount::new(second), &installed.real);
+        let (a, b, real) = (mount(first), mount(second), &installed.real);
         claim(real, "a", &a.path()).await;
         claim(real, "b", &b.path()).await;
         let counter = Counter::of_a_pod(real).await;
