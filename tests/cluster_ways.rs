@@ -11,17 +11,19 @@ mod common;
 use std::{
     panic::{AssertUnwindSafe, resume_unwind},
     path::Path,
+    process::Command,
     sync::{Arc, Once},
     time::{Duration, Instant, SystemTime},
 };
 
 use common::{
-    agents::{Installed, with_agents},
+    agents::{Installed, with_agents, with_agents_behind},
     cluster::{self, Real, eventually, in_namespace},
-    volumes::{claim, pod},
+    volumes::{NODE, claim, pod},
     wire::{Passage, Wire},
 };
 use futures::{FutureExt, future::join_all};
+use kube::config::Kubeconfig;
 use stillpoint_agent::{Access, Agents, BackupRequest, Error, OnStep, Progress, Report, Step, VolumesRequest, Way};
 use stillpoint_api::{Scope, VolumeIntent};
 use stillpoint_catalog as catalog;
@@ -131,6 +133,34 @@ async fn whichever_way_breaks_whenever_writers_go_on_no_half_backup_is_there_and
         if let Some(panicked) = ended.await.into_iter().find_map(Result::err) {
             resume_unwind(panicked);
         }
+    }));
+    LocalSet::new().run_until(test).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_whose_own_way_to_the_api_server_stands_still_lets_nobody_in_and_says_so() {
+    let (Some(ext4), Some(kubeconfig)) = (require::loop_device("ext4"), require::env(NODE)) else { return };
+    let config = cluster::config(Kubeconfig::read_from(&kubeconfig).unwrap()).await;
+    let way = Wire::to(config.cluster_url.authority().unwrap().as_str()).await;
+    let test = Box::pin(with_agents_behind(Some(way.address.to_string()), async |installed| {
+        let (mount, real) = (LoopMount::new(ext4), &installed.real);
+        claim(real, "a", &mount.path()).await;
+        pod(real, "ticks", &["a"], TICKS, &[]).await;
+        let stage = Stage::set(installed, real, "agents-way").await;
+        way.set(Passage::StandsStill);
+        let (backup, _) = stage.begin("broken", None, None);
+        let ended = Ended::of(timeout(ENDS, backup).await.expect("it does not end").unwrap());
+        way.set(Passage::Open);
+        eprintln!("the agent's own way: {ended:?}");
+        let words = ["node 127.0.0.1", "cannot have the token reviewed by the API server", "answer"];
+        let Ended::Degraded(problems) = &ended else { panic!("{ended:?}") };
+        assert!(problems.iter().all(|problem| words.iter().all(|word| problem.contains(word))), "{problems:?}");
+        stage.next_works().await;
+        eventually("no guard is left", async || {
+            // it finds none, and says so by its exit code
+            !Command::new("pgrep").args(["-f", "^stillpoint-guard"]).status().unwrap().success()
+        })
+        .await;
     }));
     LocalSet::new().run_until(test).await;
 }
