@@ -91,9 +91,7 @@ impl Place {
             }
         }
     }
-}
 
-impl Place {
     /// Takes the filesystems from other processes of the host, or says for whom it waits, once it is not those that were
     /// told; cancel safe.
     pub(crate) async fn outside(
@@ -124,8 +122,9 @@ pub async fn take_turn(
     told: &[String],
 ) -> Result<Result<Turn, Vec<String>>, JournalError> {
     loop {
-        // a file on the node's own disk and a call that does not wait
-        match turn::take(journal, devices, work)? {
+        let (folder, devices, work) = (journal.to_owned(), devices.clone(), work.to_owned());
+        let taken = tokio::task::spawn_blocking(move || turn::take(&folder, &devices, &work)).await;
+        match taken.map_err(|error| JournalError::File { path: journal.to_owned(), source: error.into() })?? {
             Ok(turn) => return Ok(Ok(turn)),
             Err(holders) => {
                 let behind: Vec<_> = holders.iter().map(ToString::to_string).collect();
