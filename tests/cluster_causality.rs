@@ -19,22 +19,27 @@ use stillpoint_agent::{VolumesRequest, Way};
 use stillpoint_api::{Level, Method};
 use stillpoint_test_support::{loop_mount::LoopMount, require};
 
-/// Backups of one run; STILLPOINT_TEST_CUTS for more.
-const CUTS: u32 = 20;
+/// Backups of a run by freeze, and of one by pause; STILLPOINT_TEST_CUTS for more.
+const CUTS: (u32, u32) = (20, 12);
 /// What one of them may take on a loaded machine.
 const BACKUP: Duration = Duration::from_secs(20);
 
-fn cuts() -> u32 {
-    std::env::var("STILLPOINT_TEST_CUTS").ok().and_then(|cuts| cuts.parse().ok()).unwrap_or(CUTS)
+fn cuts(usual: u32) -> u32 {
+    std::env::var("STILLPOINT_TEST_CUTS").ok().and_then(|cuts| cuts.parse().ok()).unwrap_or(usual)
 }
 
-/// A filesystem for as long as a run may take.
-fn mount(kind: &str) -> LoopMount {
-    LoopMount::lasting(kind, BACKUP * cuts())
+/// Filesystems for as long as a run may take.
+fn mounts(kinds: [&str; 2], cuts: u32) -> [LoopMount; 2] {
+    kinds.map(|kind| LoopMount::lasting(kind, BACKUP * cuts))
 }
 
 /// Takes backups while the counter goes on, by a method and without a stop; what the former hold.
-async fn seen(installed: &Installed, counter: Counter, asked: Option<&str>, method: Method) -> Vec<Numbers> {
+async fn seen(
+    installed: &Installed,
+    counter: Counter,
+    (asked, method): (Option<&str>, Method),
+    cuts: u32,
+) -> Vec<Numbers> {
     let (real, repository) = (&installed.real, installed.repository().await);
     let take = async |name: &str, method: Option<&str>, round| {
         let volumes = installed.volumes(&real.client, Way::Direct, Some(holding(round)));
@@ -42,7 +47,6 @@ async fn seen(installed: &Installed, counter: Counter, asked: Option<&str>, meth
         back_up(real, &repository, name, volumes).await.unwrap().manifest
     };
     let round = counter.round().await;
-    let cuts = cuts();
     let mut seen = Vec::new();
     for cut in 0..cuts {
         let name = format!("stopped-{cut}");
@@ -75,12 +79,13 @@ async fn seen(installed: &Installed, counter: Counter, asked: Option<&str>, meth
 async fn volumes_and_api_are_one_instant_by_freeze_and_are_not_without_it() {
     let (Some(ext4), Some(xfs)) = (require::loop_device("ext4"), require::loop_device("xfs")) else { return };
     with_agents(async |installed| {
-        let (a, b, real) = (mount(ext4), mount(xfs), &installed.real);
+        let (cuts, real) = (cuts(CUTS.0), &installed.real);
+        let [a, b] = mounts([ext4, xfs], cuts);
         claim(real, "a", &a.path()).await;
         claim(real, "b", &b.path()).await;
         pod(real, "holder", &["a", "b"], IDLE, &[]).await;
         let counter = Counter::of_this_process(real, &a.path(), &b.path()).await;
-        let seen = seen(installed, counter, None, Method::Precopy).await;
+        let seen = seen(installed, counter, (None, Method::Precopy), cuts).await;
         assert!(seen.iter().any(Numbers::are_even) && seen.iter().any(Numbers::lack_b), "{seen:?}");
     })
     .await;
@@ -90,12 +95,13 @@ async fn volumes_and_api_are_one_instant_by_freeze_and_are_not_without_it() {
 async fn is_one_instant_by_pause(kinds: [&str; 2], method: Method) {
     let [Some(first), Some(second)] = kinds.map(require::loop_device) else { return };
     with_agents(async |installed| {
-        let (a, b, real) = (mount(first), mount(second), &installed.real);
+        let (cuts, real) = (cuts(CUTS.1), &installed.real);
+        let [a, b] = mounts([first, second], cuts);
         claim(real, "a", &a.path()).await;
         claim(real, "b", &b.path()).await;
-        let counter = Counter::of_a_pod(real).await;
-        let seen = seen(installed, counter, Some(&method.to_string()), method).await;
-        assert!(seen.iter().any(Numbers::lack_b) && seen.iter().any(Numbers::lack_c), "{seen:?}");
+        let counter = Counter::of_a_pod(real, &a.path(), &b.path()).await;
+        let seen = seen(installed, counter, (Some(&method.to_string()), method), cuts).await;
+        assert!(seen.iter().any(Numbers::lack_c), "{seen:?}");
         for mount in [&a, &b] {
             let left = std::fs::read_dir(mount.path()).unwrap().map(|entry| entry.unwrap().file_name());
             assert!(!left.into_iter().any(|name| name.to_string_lossy().starts_with(".stillpoint")));

@@ -11,14 +11,15 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use common::{
     backups::PASSWORD,
-    cluster::{Real, eventually, get, on_real_cluster},
+    cluster::{eventually, on_real_cluster},
+    in_pod::InPod,
     shell::User,
     volumes::{Lab, NODE, claim, pod},
 };
@@ -26,7 +27,6 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use stillpoint_agent::VolumesRequest;
 use stillpoint_api::{Level, Method, Window};
-use stillpoint_hooks::pods;
 use stillpoint_test_support::{loop_mount::LoopMount, require};
 
 /// Backups of one test; STILLPOINT_TEST_CUTS for more.
@@ -64,42 +64,7 @@ struct Commit {
     acknowledged: f64,
 }
 
-/// Processes in the cgroup of a pod, killed at the end.
-struct InPod {
-    cgroups: Vec<PathBuf>,
-    children: Vec<Child>,
-}
-
-impl Drop for InPod {
-    fn drop(&mut self) {
-        for child in &mut self.children {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
 impl InPod {
-    async fn new(real: &Real, pod: &str) -> Self {
-        let path = format!("/api/v1/namespaces/{}/pods/{pod}", real.namespace);
-        let uid = get(&real.client, &path).await["metadata"]["uid"].as_str().unwrap().to_owned();
-        Self { cgroups: pods::cgroups(Path::new("/sys/fs/cgroup"), &uid).unwrap(), children: Vec::new() }
-    }
-
-    /// A command whose processes are in the pod's cgroups.
-    fn command(&self, program: &[&str]) -> Command {
-        let enter: String =
-            self.cgroups.iter().map(|own| format!("echo $$ >{}/cgroup.procs; ", own.display())).collect();
-        let mut command = Command::new("sh");
-        command.args(["-ec", &format!("{enter}exec \"$@\""), "sh"]).args(program).stdin(Stdio::null());
-        command
-    }
-
-    fn start(&mut self, command: &mut Command) -> &mut Child {
-        self.children.push(command.spawn().unwrap());
-        self.children.last_mut().unwrap()
-    }
-
     /// Starts to commit, and gives what is committed as it grows.
     fn commits(&mut self, kind: &str, folder: &Path) -> Arc<Mutex<Vec<Commit>>> {
         let mut writer = self.command(&["python3", "-c", WRITER, kind, folder.to_str().unwrap()]);

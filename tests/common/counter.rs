@@ -4,9 +4,10 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader},
     os::unix::fs::FileExt,
-    path::{Path, PathBuf},
+    path::Path,
+    process::Stdio,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -15,30 +16,32 @@ use std::{
 };
 
 use futures::FutureExt;
+use kube::config::Kubeconfig;
 use rand::RngExt;
 use serde_json::json;
 use stillpoint_agent::OnStep;
 use stillpoint_catalog as catalog;
-use stillpoint_hooks::pods;
 use stillpoint_repository::{Repository, signing::Trust};
-use tokio::{sync::Mutex, task::JoinHandle};
+use stillpoint_test_support::require;
+use tokio::task::JoinHandle;
 
 use super::{
-    cluster::{Real, config_map, config_maps, create, eventually, get, patch},
-    volumes::{file, pod},
+    cluster::{Real, config_map, config_maps, create, eventually, patch},
+    in_pod::InPod,
+    volumes::{IDLE, NODE, file, pod},
 };
 
-/// Writes the counter to A and to B, tells it, and goes on once it is answered: every other write to B is not synced.
+/// Writes the counter to A and to B, every other time without a sync there, then to C, and says it. `$1` and `$2` are the
+/// folders, `$3` is C's address and `$4` to `$6` are what opens the way to it.
 const COUNTS: &str = r#"
-mkfifo /tmp/told /tmp/answered
-exec 3<>/tmp/told 4<>/tmp/answered
-write() { printf %020d $n | dd of=$1 bs=20 conv=notrunc$2 2>/dev/null || exit 1; }
+write() { printf %020d $n | dd of="$1/counter" bs=20 conv=notrunc$2 2>/dev/null; }
 n=0
 while n=$((n + 1)); do
-  write /a/counter ,fsync
-  if [ $((n % 2)) = 0 ]; then write /b/counter ,fsync; else write /b/counter; fi
-  echo $n >&3
-  read -r _ <&4
+  write "$1" ,fsync
+  if [ $((n % 2)) = 0 ]; then write "$2" ,fsync; else write "$2"; fi
+  curl --silent --show-error --fail --output /dev/null --cacert "$4" --cert "$5" --key "$6" --request PATCH \
+    --header 'Content-Type: application/merge-patch+json' --data "{\"data\":{\"text\":\"$n\"}}" "$3"
+  echo $n
 done"#;
 
 /// What one backup holds of A, B and C.
@@ -70,84 +73,62 @@ impl Numbers {
 
 /// Who passes the counter on, until it is told to end.
 pub(crate) struct Counter {
-    ended: Arc<AtomicBool>,
     rounds: Arc<AtomicU64>,
-    task: JoinHandle<()>,
+    who: Who,
+}
+
+enum Who {
+    Task(Arc<AtomicBool>, JoinHandle<()>),
+    Processes(InPod),
 }
 
 impl Counter {
-    /// Passes it on to C whenever `write` has written it to A and B.
-    async fn start<F: Future<Output = ()> + Send>(
-        real: &Real,
-        write: impl Fn(u64) -> F + Send + Sync + 'static,
-    ) -> Self {
-        create(&real.client, &config_maps(&real.namespace), &config_map("counter", "0")).await;
+    /// This process passes it on: a freeze stops it at A or at B.
+    pub(crate) async fn of_this_process(real: &Real, a: &Path, b: &Path) -> Self {
+        let path = make_c(real).await;
+        let open = |folder: &Path| {
+            let path = folder.join("counter");
+            Arc::new(OpenOptions::new().create(true).write(true).truncate(false).open(path).unwrap())
+        };
+        let (a, b, client) = (open(a), open(b), real.client.clone());
         let (ended, rounds) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (client, path) = (real.client.clone(), format!("{}/counter", config_maps(&real.namespace)));
         let (seen, count) = (ended.clone(), rounds.clone());
         let task = tokio::spawn(async move {
             for n in 1.. {
                 if seen.load(Ordering::Relaxed) {
                     return;
                 }
-                write(n).await;
+                write(a.clone(), n, true).await;
+                write(b.clone(), n, n % 2 == 0).await;
                 patch(&client, &path, &json!({"data": {"text": n.to_string()}})).await;
                 count.store(n, Ordering::Relaxed);
             }
         });
-        Self { ended, rounds, task }
+        Self { rounds, who: Who::Task(ended, task) }
     }
 
-    /// This process writes to A and B, which a freeze stops.
-    pub(crate) async fn of_this_process(real: &Real, a: &Path, b: &Path) -> Self {
-        let open = |folder: &Path| {
-            let path = folder.join("counter");
-            Arc::new(OpenOptions::new().create(true).write(true).truncate(false).open(path).unwrap())
-        };
-        let (a, b) = (open(a), open(b));
-        Self::start(real, move |n| {
-            let (a, b) = (a.clone(), b.clone());
-            async move {
-                write(a, n, true).await;
-                write(b, n, n % 2 == 0).await;
+    /// Processes of a pod that mounts both pass it on: a pause of the pod stops them anywhere, between B and C too.
+    pub(crate) async fn of_a_pod(real: &Real, a: &Path, b: &Path) -> Self {
+        let path = make_c(real).await;
+        pod(real, "counter", &["a", "b"], IDLE, &[]).await;
+        let kubeconfig = Kubeconfig::read_from(require::env(NODE).unwrap()).unwrap();
+        let cluster = kubeconfig.clusters[0].cluster.clone().unwrap();
+        let user = kubeconfig.auth_infos[0].auth_info.clone().unwrap();
+        let c = format!("{}{path}", cluster.server.unwrap().trim_end_matches('/'));
+        let [authority, certificate, key] =
+            [cluster.certificate_authority, user.client_certificate, user.client_key].map(Option::unwrap);
+        let mut processes = InPod::new(real, "counter").await;
+        let (a, b) = (a.to_str().unwrap(), b.to_str().unwrap());
+        let mut script = processes.command(&["sh", "-ec", COUNTS, "sh", a, b, &c, &authority, &certificate, &key]);
+        let output = processes.start(script.stdout(Stdio::piped())).stdout.take().unwrap();
+        let rounds = Arc::new(AtomicU64::new(0));
+        let count = rounds.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                count.store(line.parse().unwrap(), Ordering::Relaxed);
             }
-        })
-        .await
-    }
-
-    /// A pod writes to A and B, which a pause of the pod stops, and has C written by this process.
-    pub(crate) async fn of_a_pod(real: &Real) -> Self {
-        pod(real, "counter", &["a", "b"], COUNTS, &[]).await;
-        let pod = get(&real.client, &format!("/api/v1/namespaces/{}/pods/counter", real.namespace)).await;
-        let uid = pod["metadata"]["uid"].as_str().unwrap().to_owned();
-        let inside = || {
-            let processes = pods::processes(&uid).unwrap();
-            let roots = processes.iter().map(|process| PathBuf::from(format!("/proc/{process}/root/tmp")));
-            roots.into_iter().find(|tmp| tmp.join("answered").exists() && tmp.join("told").exists())
-        };
-        eventually("the pod counts", async || inside().is_some()).await;
-        let tmp = inside().unwrap();
-        let told = BufReader::new(File::open(tmp.join("told")).unwrap());
-        let answered = OpenOptions::new().write(true).open(tmp.join("answered")).unwrap();
-        let pipes = Arc::new(Mutex::new((told, answered)));
-        Self::start(real, move |n| {
-            let pipes = pipes.clone();
-            async move {
-                let mut pipes = pipes.lock_owned().await;
-                let pass = move || {
-                    let (told, answered) = &mut *pipes;
-                    if n > 1 {
-                        // the last number is in C by now
-                        answered.write_all(b"\n").unwrap();
-                    }
-                    let mut line = String::new();
-                    told.read_line(&mut line).unwrap();
-                    assert_eq!(line.trim(), n.to_string());
-                };
-                tokio::task::spawn_blocking(pass).await.unwrap();
-            }
-        })
-        .await
+        });
+        Self { rounds, who: Who::Processes(processes) }
     }
 
     /// How long a round takes while nothing stops it.
@@ -158,9 +139,20 @@ impl Counter {
     }
 
     pub(crate) async fn end(self) {
-        self.ended.store(true, Ordering::Relaxed);
-        self.task.await.unwrap();
+        match self.who {
+            Who::Task(ended, task) => {
+                ended.store(true, Ordering::Relaxed);
+                task.await.unwrap();
+            }
+            Who::Processes(processes) => drop(processes),
+        }
     }
+}
+
+/// Makes C, and gives its path.
+async fn make_c(real: &Real) -> String {
+    create(&real.client, &config_maps(&real.namespace), &config_map("counter", "0")).await;
+    format!("{}/counter", config_maps(&real.namespace))
 }
 
 /// One write of fixed width; it blocks a thread of its own while the filesystem stands still.

@@ -9,6 +9,7 @@ pub(crate) mod agents;
 pub(crate) mod backups;
 pub(crate) mod cluster;
 pub(crate) mod counter;
+pub(crate) mod in_pod;
 pub(crate) mod pairs;
 pub(crate) mod proxy;
 pub(crate) mod second_node;
