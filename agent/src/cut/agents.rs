@@ -31,7 +31,7 @@ use tonic::{
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
 };
 
-use super::link::{Link, why};
+use super::link::{Link, causes, why};
 use crate::node::{
     Node,
     lease::{PROBE, PROBED},
@@ -284,12 +284,6 @@ fn is_ready(pod: &Pod) -> bool {
 }
 
 /// An error with its causes: the outermost alone says "transport error".
-fn words(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        words = format!("{words}: {error}");
-        cause = error.source();
-    }
-    words
+fn words(error: &(dyn std::error::Error + 'static)) -> String {
+    causes(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -205,7 +205,8 @@ pub(super) fn why(status: &tonic::Status) -> String {
     }
 }
 
-fn causes<'a>(
+/// An error and what caused it, from the outside in.
+pub(super) fn causes<'a>(
     error: &'a (dyn std::error::Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
     std::iter::successors(Some(error), |error| error.source())

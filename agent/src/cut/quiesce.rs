@@ -178,8 +178,7 @@ impl Quiesce {
 
     /// Has what no pod mounts mounted, and then every node begin.
     async fn ready(&mut self, previous: Option<&Manifest>) {
-        let backup = self.names.0.clone();
-        self.mount(&backup).await;
+        self.mount().await;
         self.begin(previous).await;
     }
 

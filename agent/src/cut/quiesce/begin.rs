@@ -33,7 +33,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Quiesce {
     /// Gives every claim that no running pod mounts a helper pod, or says why not.
-    pub(super) async fn mount(&mut self, backup: &str) {
+    pub(super) async fn mount(&mut self) {
         if let UnmountedClaims::Copied(_) = &self.request.unmounted {
             self.helpers.settle(&self.client, &self.seen.pods);
         }
@@ -55,7 +55,8 @@ impl Quiesce {
             Agents::Local(node) => Some(node.name()),
             Agents::Cluster { .. } => None,
         };
-        let made_by = (&self.client, &pods, backup);
+        let (backup, _) = &self.names;
+        let made_by = (&self.client, &pods, backup.as_str());
         self.helpers.provide(&mut self.claims, &self.seen, made_by, only, &self.progress).await;
     }
 
