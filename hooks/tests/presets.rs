@@ -80,10 +80,13 @@ impl MariaDb {
         let folder = owned_folder("mysql");
         let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
         let (data, socket) = (format!("--datadir={}", path("data")), path("socket"));
+        // a server that starts removes every server's temporary tables from the folder that it shares with them
+        let temporary = format!("--tmpdir={}", folder.path().to_str().unwrap());
+        let own = ["--no-defaults", "--user=mysql", &data, &temporary];
         let normal = "--auth-root-authentication-method=normal";
-        run(Command::new(install).args(["--no-defaults", "--user=mysql", normal, "--skip-test-db", &data]));
+        run(Command::new(install).args(own).args([normal, "--skip-test-db"]));
         let mut command = Command::new(server);
-        command.args(["--no-defaults", "--user=mysql", "--skip-networking", &data, &format!("--socket={socket}")]);
+        command.args(own).args(["--skip-networking", &format!("--socket={socket}")]);
         let server = Server::start(command.arg(format!("--pid-file={}", path("pid"))));
         let home = folder.path().to_str().unwrap().to_owned();
         // Debian's own settings name another socket, which a home's override
