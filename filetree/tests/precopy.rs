@@ -15,13 +15,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::init;
+use common::{commit, init, wait_for_old_stamps};
 use futures::TryStreamExt;
 use stillpoint_filetree::backup::{
     Read,
     precopy::{Earlier, Precopy, Request},
 };
-use stillpoint_repository::{Node, Reader, Repository, SnapshotMeta, Writer};
+use stillpoint_repository::{Node, Reader, Repository, Writer};
 use stillpoint_test_support::{loop_mount::LoopMount, require};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -39,19 +39,6 @@ fn request(source: &Path, spool: &Path) -> Request {
 
 fn precopy(repository: &Repository, writer: &Writer, request: Request) -> Precopy {
     Precopy::new(repository, writer, request, watch::Sender::default()).unwrap()
-}
-
-async fn commit(writer: Writer, read: &Read) {
-    let meta = SnapshotMeta {
-        tree: read.tree,
-        hostname: "host".into(),
-        paths: vec!["/".into()],
-        tags: Vec::new(),
-        time: jiff::Timestamp::now(),
-        program_version: None,
-        summary: None,
-    };
-    writer.commit(meta).await.unwrap();
 }
 
 async fn content(reader: &Reader, read: &Read, path: &str) -> Option<Vec<u8>> {
@@ -90,7 +77,7 @@ async fn a_window_holds_what_the_directory_is_by_then_and_reads_only_what_change
     let again = precopy.bytes_read() - before;
     assert!([10, 100_010].contains(&again), "{again}");
     writer.send_packs().await.unwrap();
-    commit(writer, &read).await;
+    commit(writer, read.tree).await;
     let reader = repository.reader().await.unwrap();
     for (path, expected) in [
         ("kept", Some(vec![b'x'; 100_000])),
@@ -106,14 +93,6 @@ async fn a_window_holds_what_the_directory_is_by_then_and_reads_only_what_change
     let root = read.root.unwrap();
     assert_eq!(root.subtree, Some(read.tree));
     assert_eq!(root.uid, std::os::unix::fs::MetadataExt::uid(&source.path().metadata().unwrap()));
-}
-
-/// Until what was written before counts as written well before what follows.
-fn wait_for_old_stamps() {
-    let until = std::time::SystemTime::now() + Duration::from_millis(2_050);
-    while let Ok(left) = until.duration_since(std::time::SystemTime::now()) {
-        std::thread::sleep(left);
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -132,7 +111,7 @@ async fn an_earlier_copy_spares_reading_what_has_not_changed_since() {
         precopy.converge(drain).await.unwrap();
         let read = precopy.window().await.unwrap();
         assert_eq!((precopy.bytes_read(), read.counts.files_unmodified), (expected, 50));
-        commit(writer, &read).await;
+        commit(writer, read.tree).await;
         earlier = Some(Earlier { tree: read.tree, stopped });
     }
 }
@@ -251,7 +230,7 @@ async fn holds_the_stalled_write(kind: &str, drains: bool) -> bool {
     assert_eq!(fs::read(&file).unwrap(), vec![b'n'; 4096]);
     let read = precopy.window().await.unwrap();
     writer.send_packs().await.unwrap();
-    commit(writer, &read).await;
+    commit(writer, read.tree).await;
     let copied = content(&repository.reader().await.unwrap(), &read, "file").await.unwrap();
     copied == vec![b'n'; 4096]
 }

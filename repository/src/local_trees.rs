@@ -1,17 +1,19 @@
-//! Keeps the trees that a writer stores readable without the store.
+//! Keeps trees readable without the store: those that a writer stores, or those of an earlier copy.
 //!
-//! Whoever copies a volume in several passes reads the last pass's trees while the volume's writers stand still, when
-//! nothing may wait for a network. They are sealed like everything that leaves memory.
+//! Whoever copies a volume compares it with what was copied before while the volume's writers stand still, when nothing
+//! may wait for a network. They are sealed like everything that leaves memory.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
     path::Path,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
+use futures::TryStreamExt;
+
 use crate::{
-    Error, Id,
+    Error, Id, Reader, SealedBlobs,
     crypto::Cipher,
     encoding::Compression,
     pack::{self, BlobKind, PackedBlob, SealedBlob},
@@ -56,6 +58,36 @@ impl LocalTrees {
             kept.slots.insert(id, (slot, uncompressed));
         }
         Ok(())
+    }
+
+    /// Fetches a tree and all below it. One that is damaged is not kept, and so nothing that only it names.
+    ///
+    /// # Errors
+    /// The store gives no answer, or the trees cannot be set aside.
+    pub async fn fetch(self: &Arc<Self>, reader: &Reader, root: Id) -> Result<(), Error> {
+        let (mut level, mut known) = (vec![root], HashSet::from([root]));
+        while !level.is_empty() {
+            let (mut sealed, mut below) = (reader.sealed_trees(level), Vec::new());
+            while let Some(sealed) = sealed.try_next().await? {
+                let trees = self.clone();
+                below.extend(tokio::task::spawn_blocking(move || trees.put_all(&sealed)).await??);
+            }
+            below.retain(|tree| known.insert(*tree));
+            level = below;
+        }
+        Ok(())
+    }
+
+    /// Keeps trees, and gives those below them.
+    fn put_all(&self, sealed: &SealedBlobs) -> Result<Vec<Id>, Error> {
+        let (mut below, mut put) = (Vec::new(), Ok(()));
+        sealed.open_each(|id, json| {
+            let Some(json) = json.filter(|_| put.is_ok()) else { return };
+            let Ok(tree) = Tree::from_json(&json) else { return };
+            below.extend(tree.nodes().iter().filter_map(|node| node.subtree));
+            put = self.put(id, &json);
+        });
+        put.map(|()| below)
     }
 
     /// Reads a tree; none where it was not kept.

@@ -2,24 +2,26 @@
 //!
 //! They differ in what they read, when, and in what that is worth; where it goes is the same for all.
 
-use std::os::fd::OwnedFd;
+use std::{os::fd::OwnedFd, sync::Arc};
 
 use stillpoint_filetree::backup::{
     Read,
     clones::Cloning,
     tree::{self, Request},
 };
+use stillpoint_repository::LocalTrees;
 
 use super::{Error, Inputs, Taking, send};
 
 pub(super) struct Copying {
     pub(super) taking: Taking,
     inputs: Inputs,
+    fetched: Option<Arc<LocalTrees>>,
 }
 
 impl Copying {
     pub(super) fn new(taking: Taking, inputs: Inputs) -> Self {
-        Self { taking, inputs }
+        Self { taking, inputs, fetched: None }
     }
 
     /// Takes nothing as unchanged that an earlier copy has.
@@ -27,10 +29,22 @@ impl Copying {
         self.inputs.earlier = None;
     }
 
+    /// Fetches the trees of an earlier copy, so that whoever compares with them waits for no network.
+    pub(super) async fn fetch_earlier(&mut self) -> Result<(), Error> {
+        let Inputs { writer, earlier, settings, .. } = &self.inputs;
+        let Some(earlier) = earlier else { return Ok(()) };
+        let trees = writer.local_trees(&settings.spool);
+        let reader = writer.reader();
+        let fetched = settings.cancel.run_until_cancelled(trees.fetch(&reader, earlier.tree)).await;
+        fetched.ok_or_else(|| self.taking.stopped())?.map_err(|error| self.taking.copy_error(error.into()))?;
+        self.fetched = Some(trees);
+        Ok(())
+    }
+
     fn request(&self, directory: OwnedFd) -> Request {
         let Inputs { earlier, settings, .. } = &self.inputs;
         let (exclude, cancel) = (settings.exclude.clone(), settings.cancel.clone());
-        Request { directory, exclude, earlier: *earlier, cancel }
+        Request { directory, exclude, earlier: *earlier, fetched: self.fetched.clone(), cancel }
     }
 
     /// Reads a directory into the repository.

@@ -26,7 +26,8 @@ pub(super) struct Reflink {
 }
 
 impl Reflink {
-    pub(super) async fn prepare(copying: Copying, settings: &Settings) -> Result<Self, Error> {
+    pub(super) async fn prepare(mut copying: Copying, settings: &Settings) -> Result<Self, Error> {
+        copying.fetch_earlier().await?;
         let leftover = try_out(&copying.taking, settings, Kind::Clones).await?;
         let strangers = Strangers::before(&copying.taking).await?;
         Ok(Self { copying, strangers, leftover, taken: None })

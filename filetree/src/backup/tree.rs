@@ -9,10 +9,10 @@ use std::{
     fs::File,
     os::fd::{AsFd, OwnedFd},
     path::{Component, Path, PathBuf},
-    sync::atomic::AtomicBool,
+    sync::{Arc, atomic::AtomicBool},
 };
 
-use stillpoint_repository::{BlockingWriter, Id, Node, NodeKind, Repository, Tree, Writer};
+use stillpoint_repository::{BlockingWriter, Id, LocalTrees, Node, NodeKind, Repository, Tree, Writer};
 use tokio::{runtime::Handle, sync::watch};
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +37,8 @@ pub struct Request {
     pub exclude: Vec<String>,
     /// An earlier copy whose unchanged files are not read.
     pub earlier: Option<Earlier>,
+    /// Its trees, where they were fetched; else the repository is asked for them on the way.
+    pub fetched: Option<Arc<LocalTrees>>,
     /// Ends the work early.
     pub cancel: CancellationToken,
 }
@@ -51,9 +53,9 @@ pub async fn read(
     request: Request,
     progress: watch::Sender<Progress>,
 ) -> Result<Read, Error> {
-    let Request { directory, exclude, earlier, cancel } = request;
+    let Request { directory, exclude, earlier, fetched, cancel } = request;
     let selection = Selection::of_directory(directory, &exclude)?;
-    let parent = earlier.map(|earlier| parent(writer, earlier));
+    let parent = earlier.map(|earlier| parent(writer, earlier, fetched));
     progress.send_replace(Progress::default());
     let engine = Engine::new(writer.threads(), repository.chunker_seed(), progress);
     run(engine, selection, parent, &cancel).await
@@ -71,17 +73,18 @@ pub fn clone(
     folder: OwnedFd,
     progress: watch::Sender<Progress>,
 ) -> Result<Cloning, Error> {
-    let Request { directory, exclude, earlier, cancel: _ } = request;
+    let Request { directory, exclude, earlier, fetched, cancel: _ } = request;
     let selection = Selection::of_directory(directory, &exclude)?;
-    let parent = earlier.map(|earlier| parent(writer, earlier));
+    let parent = earlier.map(|earlier| parent(writer, earlier, fetched));
     progress.send_replace(Progress::default());
     let engine = Engine::new(writer.threads(), repository.chunker_seed(), progress);
     let (clones, taken, go) = Clones::new(folder);
     Ok(Cloning::start(engine, move |engine| engine.run(&selection, parent, Some(&clones)), (taken, go)))
 }
 
-fn parent(writer: &Writer, Earlier { tree, stopped }: Earlier) -> Parent {
-    let trees = Trees::Repository(Box::new(writer.reader()), Handle::current());
+fn parent(writer: &Writer, Earlier { tree, stopped }: Earlier, fetched: Option<Arc<LocalTrees>>) -> Parent {
+    let ask = || Trees::Repository(Box::new(writer.reader()), Handle::current());
+    let trees = fetched.map_or_else(ask, Trees::Local);
     Parent::new(trees, tree, stopped, Trust::Before(stopped))
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod random;
 use std::{
     path::Path,
     process::{Command, Output},
+    time::{Duration, SystemTime},
 };
 
 use stillpoint_filetree::{
@@ -16,7 +17,7 @@ use stillpoint_filetree::{
     selection,
     volume::{self, HostFilter},
 };
-use stillpoint_repository::{Kdf, Password, Reader, Repository, Store};
+use stillpoint_repository::{Id, Kdf, Password, Reader, Repository, SnapshotMeta, Store, Writer};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +34,28 @@ pub(crate) fn is_root() -> bool {
 pub(crate) async fn init(folder: &Path) -> Repository {
     let store = Store::from_url(folder.to_str().unwrap()).unwrap();
     Repository::init(store, &Password::new(PASSWORD), Kdf::fast_for_tests()).await.unwrap()
+}
+
+/// Commits a tree that was read.
+pub(crate) async fn commit(writer: Writer, tree: Id) {
+    let meta = SnapshotMeta {
+        tree,
+        hostname: "host".into(),
+        paths: vec!["/".into()],
+        tags: Vec::new(),
+        time: jiff::Timestamp::now(),
+        program_version: None,
+        summary: None,
+    };
+    writer.commit(meta).await.unwrap();
+}
+
+/// Until what was written before counts as written well before what follows.
+pub(crate) fn wait_for_old_stamps() {
+    let until = SystemTime::now() + Duration::from_millis(2_050);
+    while let Ok(left) = until.duration_since(SystemTime::now()) {
+        std::thread::sleep(left);
+    }
 }
 
 /// restic on a repository; it must succeed.

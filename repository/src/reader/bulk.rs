@@ -159,6 +159,14 @@ impl Reader {
         read.try_flatten().chain(missing.map_ok(|id| (id, None))).then(again).boxed()
     }
 
+    /// The same as they are stored, and without those that no index knows.
+    pub(crate) fn sealed_trees(
+        &self,
+        ids: impl IntoIterator<Item = Id>,
+    ) -> BoxStream<'static, Result<SealedBlobs, Error>> {
+        self.read(BlobKind::Tree, self.plan(BlobKind::Tree, ids))
+    }
+
     async fn tree_or_damage(&self, id: Id) -> Result<TreeRead, Error> {
         match self.tree(&id).await {
             Err(error) if !error.is_damage() => Err(error),
