@@ -1,5 +1,5 @@
-//! Databases that are written to while they are backed up: every commit that was acknowledged before the stop is in the
-//! restored copy, none that was begun after the release is, and the database starts on it.
+//! Databases that are written to while the installed agent backs them up: every commit that was acknowledged before the
+//! stop is in the restored copy, none that was begun after the release is, and the database starts on it.
 //!
 //! Their processes are in the cgroup of a pod that mounts the volume, so that they stand still as a container's would.
 
@@ -17,21 +17,21 @@ use std::{
 };
 
 use common::{
-    backups::PASSWORD,
-    cluster::{eventually, on_real_cluster},
+    agents::with_agents,
+    cluster::eventually,
     in_pod::InPod,
-    shell::User,
-    volumes::{Lab, NODE, claim, pod},
+    volumes::{IDLE, back_up, claim, pod},
 };
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use stillpoint_agent::VolumesRequest;
+use stillpoint_agent::{VolumesRequest, Way};
 use stillpoint_api::{Level, Method, Window};
 use stillpoint_test_support::{loop_mount::LoopMount, require};
 
 /// Backups of one test; STILLPOINT_TEST_CUTS for more.
-const CUTS: usize = 2;
-const IDLE: &str = "sleep 3600 & wait";
+const CUTS: u32 = 2;
+/// What one of them and its verification may take on a loaded machine.
+const BACKUP: Duration = Duration::from_secs(60);
 const WRITER: &str = include_str!("databases/writer.py");
 /// Beside the commits that are counted; no faster, so that a debug build's window keeps to its budget.
 const PGBENCH: [&str; 10] = ["-n", "-c", "2", "-R", "100", "-T", "1000", "-U", "postgres", "-h"];
@@ -120,21 +120,22 @@ async fn holds_what_was_committed(
     check: impl Fn(&str, &str) -> String,
 ) {
     let Some(kind) = require::loop_device(kind) else { return };
-    on_real_cluster(NODE, async |real| {
-        let (a, lab) = (LoopMount::new(kind), Lab::new().await);
-        claim(&real, "a", &a.path()).await;
-        pod(&real, "database", &["a"], IDLE, &[]).await;
-        let mut database = InPod::new(&real, "database").await;
-        let commits = start(&mut database, &a.path().join("database")).await;
-        let user = User::new().with("STILLPOINT_REPO", &lab.url()).with("STILLPOINT_PASSWORD", PASSWORD);
+    with_agents(async |installed| {
         let cuts = std::env::var("STILLPOINT_TEST_CUTS").ok().and_then(|cuts| cuts.parse().ok()).unwrap_or(CUTS);
+        let (real, user, repository) = (&installed.real, &installed.user, installed.repository().await);
+        let a = LoopMount::lasting(kind, BACKUP * cuts);
+        claim(real, "a", &a.path()).await;
+        pod(real, "database", &["a"], IDLE, &[]).await;
+        let mut database = InPod::new(real, "database").await;
+        let commits = start(&mut database, &a.path().join("database")).await;
         let count = || commits.lock().unwrap().len();
         for cut in 0..cuts {
             let (name, before) = (format!("backup-{cut}"), count());
             eventually("the database commits", async || count() > before + 20).await;
-            let volumes = lab.volumes(&real.client, Some(&method.to_string()), None);
-            let volumes = VolumesRequest { budget: Duration::from_secs(5), ..volumes };
-            let manifest = lab.back_up(&real, &name, volumes).await.manifest;
+            let volumes = installed.volumes(&real.client, Way::Direct, None);
+            let volumes =
+                VolumesRequest { method: Some(method.to_string()), budget: Duration::from_secs(5), ..volumes };
+            let manifest = back_up(real, &repository, &name, volumes).await.unwrap().manifest;
             let held = manifest.volumes[0].data.held();
             assert!(held.is_some_and(|held| held.method == method && held.level == Level::Filesystem), "{manifest:?}");
             let after = count();

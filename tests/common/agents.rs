@@ -5,6 +5,7 @@
 use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, resume_unwind},
+    process::Command,
 };
 
 use futures::{FutureExt, TryStreamExt};
@@ -95,6 +96,12 @@ impl Installed {
             agents.len() == 1 && is_ready(&agents[0])
         })
         .await;
+    }
+
+    /// The agent's processes, as this machine sees them: one, or none while it starts.
+    pub(crate) fn agent_pids() -> Vec<u32> {
+        let found = Command::new("pgrep").args(["-f", "^stillpoint agent"]).output().unwrap();
+        String::from_utf8(found.stdout).unwrap().lines().map(|pid| pid.parse().unwrap()).collect()
     }
 
     /// The user's repository, opened by this process.
