@@ -16,11 +16,14 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 use serde_json::{Value, json};
-use stillpoint_hooks::hook::{
-    exec::{self, Executor, Exit, kubernetes::Kubernetes},
-    plan::Plan,
-    pod,
-    run::{self, Limits, Running},
+use stillpoint_hooks::{
+    hook::{
+        exec::{self, Executor, Exit, kubernetes::Kubernetes},
+        plan::Plan,
+        pod,
+        run::{self, Limits, Running},
+    },
+    pods,
 };
 use stillpoint_test_support::require;
 use tokio::io::AsyncReadExt;
@@ -107,9 +110,12 @@ impl Node {
         self.pod(name, "localhost/busybox:1", annotations).await
     }
 
+    /// Deletes a pod, and waits until nothing of it runs: kubelet takes a command to any pod of the name that does.
     pub(crate) async fn delete(&self, name: &str) {
+        let uid = self.pods().get(name).await.unwrap().metadata.uid.unwrap();
         self.pods().delete(name, &DeleteParams::default().grace_period(0)).await.unwrap();
         eventually(&format!("pod {name} is gone"), async || self.pods().get_opt(name).await.unwrap().is_none()).await;
+        eventually(&format!("pod {name} has ended"), async || pods::processes(&uid).is_err()).await;
     }
 
     pub(crate) fn start(&self, plan: Plan, limits: Limits) -> Running {
