@@ -6,6 +6,7 @@ mod common;
 
 use std::{
     num::NonZeroU32,
+    panic::{AssertUnwindSafe, resume_unwind},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -17,7 +18,7 @@ use common::{
     agents::{Installed, with_agents},
     cluster::eventually,
     counter::{Counter, Numbers, holding, numbers},
-    second_node::SecondNode,
+    second_node::{self, SecondNode},
     volumes::{IDLE, back_up, claim, claim_on, file, pod, writes},
 };
 use futures::FutureExt;
@@ -39,8 +40,12 @@ async fn on_two_nodes(test: impl AsyncFnOnce(&Installed, &LoopMount, &LoopMount,
         claim_on(real, &node.name, "b", &b.path()).await;
         pod(real, "first", &["a"], IDLE, &[]).await;
         node.pod(installed, "second", "b", &b.path()).await;
-        let node = test(installed, &a, &b, node).await;
-        node.remove(installed).await;
+        let name = node.name.clone();
+        let ended = AssertUnwindSafe(test(installed, &a, &b, node)).catch_unwind().await;
+        second_node::remove(installed, &name).await;
+        if let Err(panicked) = ended {
+            resume_unwind(panicked);
+        }
     })
     .await;
 }

@@ -142,19 +142,19 @@ impl SecondNode {
         let set = ask(client, Method::PATCH, &format!("{path}/{name}/status"), &json!({"status": status})).await;
         set.unwrap();
     }
+}
 
-    /// Removes what no kubelet would end: the API server waits for one otherwise.
-    pub(crate) async fn remove(self, installed: &Installed) {
-        let (client, namespace) = (&installed.real.client, &installed.real.namespace);
-        for folder in [PODS.to_owned(), format!("/api/v1/namespaces/{namespace}/pods")] {
-            let on = format!("{folder}?fieldSelector=spec.nodeName%3D{}", self.name);
-            for pod in get(client, &on).await["items"].as_array().unwrap() {
-                let path = format!("{folder}/{}?gracePeriodSeconds=0", pod["metadata"]["name"].as_str().unwrap());
-                let _ = ask(client, Method::DELETE, &path, &Value::Null).await;
-            }
+/// Removes what no kubelet would end of the node of that name: the API server waits for one otherwise.
+pub(crate) async fn remove(installed: &Installed, name: &str) {
+    let (client, namespace) = (&installed.real.client, &installed.real.namespace);
+    for folder in [PODS.to_owned(), format!("/api/v1/namespaces/{namespace}/pods")] {
+        let on = format!("{folder}?fieldSelector=spec.nodeName%3D{name}");
+        for pod in get(client, &on).await["items"].as_array().unwrap() {
+            let path = format!("{folder}/{}?gracePeriodSeconds=0", pod["metadata"]["name"].as_str().unwrap());
+            let _ = ask(client, Method::DELETE, &path, &Value::Null).await;
         }
-        let _ = ask(client, Method::DELETE, &format!("/api/v1/nodes/{}", self.name), &Value::Null).await;
     }
+    let _ = ask(client, Method::DELETE, &format!("/api/v1/nodes/{name}"), &Value::Null).await;
 }
 
 impl Drop for SecondNode {
