@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use stillpoint_hooks::guard::{Kind, Release};
 use stillpoint_repository::{Kdf, Password, Repository, Store};
@@ -45,6 +45,9 @@ pub(crate) struct CutArgs {
     /// How many volumes are cut at once; several rounds, comma-separated
     #[arg(long, value_delimiter = ',', default_values_t = [1, 4, 16])]
     volumes: Vec<usize>,
+    /// How writers are stopped; several rounds, comma-separated
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Way::Freeze, Way::Pause])]
+    stop: Vec<Way>,
     /// Where volumes and the repository are made, and removed at the end [default: the temporary directory]
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
@@ -56,10 +59,12 @@ pub(crate) struct CutArgs {
 }
 
 /// How writers are stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "camelCase")]
 enum Way {
+    /// ext4, frozen.
     Freeze,
+    /// xfs, paused and cloned.
     Pause,
 }
 
@@ -121,7 +126,7 @@ impl Cut {
 }
 
 pub(super) async fn run(args: CutArgs) -> anyhow::Result<Exit> {
-    let CutArgs { cuts, volumes, folder, exec, output } = args;
+    let CutArgs { cuts, volumes, stop, folder, exec, output } = args;
     ensure!(cuts > 0 && volumes.iter().all(|volumes| *volumes > 0), "--cuts and --volumes must be at least 1");
     let folder = tempfile::Builder::new()
         .prefix("stillpoint-bench-")
@@ -132,7 +137,7 @@ pub(super) async fn run(args: CutArgs) -> anyhow::Result<Exit> {
     }
     // mounts and processes end with what holds them
     let cancel = CancellationToken::new();
-    let rounds = interrupt::unless(&cancel, measure(folder.path(), &volumes, cuts, &exec));
+    let rounds = interrupt::unless(&cancel, measure(folder.path(), (&volumes, &stop), cuts, &exec));
     let rounds = interrupt::cancelling(&cancel, Box::pin(rounds)).await??;
     output::print(output.output, &rounds, || {
         let header = [
@@ -155,10 +160,15 @@ pub(super) async fn run(args: CutArgs) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-async fn measure(folder: &Path, volumes: &[usize], cuts: usize, exec: &str) -> anyhow::Result<Vec<Round>> {
+async fn measure(
+    folder: &Path,
+    (volumes, stops): (&[usize], &[Way]),
+    cuts: usize,
+    exec: &str,
+) -> anyhow::Result<Vec<Round>> {
     let mut rounds = Vec::new();
     for &count in volumes {
-        for way in [Way::Freeze, Way::Pause] {
+        for &way in stops {
             let place = folder.join(format!("{way:?}-{count}"));
             let made = tokio::task::spawn_blocking(move || Volumes::make(&place, way.filesystem(), count)).await??;
             for loaded in [false, true] {
