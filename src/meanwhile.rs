@@ -21,7 +21,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use stillpoint_hooks::{
     guard::{self, Config, Failure, Guard, Held, Kind, Outcome, Reason, Release, Released, Stop},
-    strangers,
+    strangers::Writers,
 };
 use tokio::process::{Child, Command};
 
@@ -182,7 +182,8 @@ fn not_stopped(error: guard::Error) -> Report {
 async fn strangers(stop: &Stop) -> anyhow::Result<BTreeSet<String>> {
     let (volumes, cgroups) = (stop.drain.clone(), stop.pause.clone());
     let search = move || {
-        let each = volumes.iter().filter_map(|volume| strangers::search(volume, &cgroups).ok());
+        let writers = Writers::look();
+        let each = volumes.iter().filter_map(|volume| writers.strangers(volume, &cgroups).ok());
         each.flatten().map(|stranger| stranger.to_string()).collect()
     };
     Ok(tokio::task::spawn_blocking(search).await?)

@@ -20,6 +20,7 @@ mod choose;
 mod copying;
 mod facts;
 mod leftovers;
+mod looks;
 mod passes;
 mod reflink;
 mod strangers;
@@ -52,6 +53,7 @@ pub use self::{
     choose::{Choice, Facts, Refused, Wish, choose},
     facts::{Room, look},
     leftovers::clean,
+    looks::Looks,
 };
 
 /// A directory whose tree is a volume.
@@ -82,6 +84,8 @@ pub struct Settings {
     pub guard: Config,
     /// How long a drain may take, and what it must not stop.
     pub drain: Stop,
+    /// What writes on this host, looked at for all volumes together.
+    pub looks: Looks,
     /// Ends the work early.
     pub cancel: CancellationToken,
 }
@@ -336,7 +340,7 @@ async fn at_once(taking: Taking, inputs: Inputs) -> Result<Box<dyn Capture>, Err
     Ok(match method {
         Method::Btrfs => Box::new(Btrfs::prepare(copying, &settings).await?),
         Method::Reflink => Box::new(Reflink::prepare(copying, &settings).await?),
-        Method::Precopy | Method::ReadPaused | Method::Live => Box::new(Whole::prepare(copying).await?),
+        Method::Precopy | Method::ReadPaused | Method::Live => Box::new(Whole::prepare(copying, &settings).await?),
     })
 }
 

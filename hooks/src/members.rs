@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use procfs::process::Process;
+use procfs::process::{Process, Stat};
 
 /// The kernel's flag of a process that ends: it runs no program any more, and no cgroup lists it.
 const ENDING: u32 = 0x4;
@@ -31,17 +31,23 @@ impl Members {
 
     /// Whether a process is one of them, or was started by one since; one that ends does nothing elsewhere either.
     pub(crate) fn hold(&self, pid: u32) -> bool {
-        self.pids.contains(&pid) || place(pid).is_none_or(|place| self.places.contains(&place)) || is_ending(pid)
+        let stat = || Process::new(pid.cast_signed()).and_then(|process| process.stat());
+        self.hold_at(pid, place(pid).as_deref()) || stat().map_or(true, |stat| is_ending(&stat))
+    }
+
+    /// The same for a process that was seen in these cgroups, or in none because it ends.
+    pub(crate) fn hold_at(&self, pid: u32, place: Option<&str>) -> bool {
+        self.pids.contains(&pid) || place.is_none_or(|place| self.places.contains(place))
     }
 }
 
-fn place(pid: u32) -> Option<String> {
+/// The cgroups that a process is in, of all hierarchies.
+pub(crate) fn place(pid: u32) -> Option<String> {
     fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()
 }
 
-fn is_ending(pid: u32) -> bool {
-    let stat = Process::new(pid.cast_signed()).and_then(|process| process.stat());
-    stat.map_or(true, |stat| stat.flags & ENDING != 0)
+pub(crate) fn is_ending(stat: &Stat) -> bool {
+    stat.flags & ENDING != 0
 }
 
 /// The processes in a cgroup and in those below it.

@@ -3,8 +3,15 @@
 //! A pause stands for a volume only while every writer of it is known. A freeze needs none of this: the kernel stops all.
 //! A mount alone is no writer, and not every writer has a descriptor: a loop device and an overlay write on behalf of
 //! others. Searched before and after the work, because a stranger may come and go.
+//!
+//! ```text
+//! look at all of the host once ─┬─ strangers of volume a
+//!                               └─ strangers of volume b …
+//! ```
+//! The look is what costs, on a node of many pods, while writers stand still: it serves any number of volumes.
 
 mod changed;
+mod writers;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,8 +20,10 @@ use std::{
 };
 
 pub use changed::{changed_since, next_instant};
-use procfs::process::{MMPermissions, MMapPath, MountInfo, Process};
+use procfs::process::MountInfo;
 
+pub use self::writers::Writers;
+use self::writers::{Place, Process};
 use crate::{
     members::{Members, members},
     mounts::{self, Device},
@@ -82,34 +91,30 @@ impl fmt::Display for Stranger {
     }
 }
 
-/// Every writer of the volume in `folder` that is in none of `cgroups`.
-///
-/// # Errors
-/// When the folder's filesystem cannot be told.
-pub fn search(folder: &Path, cgroups: &[PathBuf]) -> Result<BTreeSet<Stranger>, mounts::Error> {
-    let volume = Volume::of(folder)?;
-    let paused = Members::of(cgroups);
-    let mut found = BTreeSet::new();
-    let mut namespaces = BTreeSet::new();
-    for process in procfs::process::all_processes().into_iter().flatten().filter_map(Result::ok) {
-        let Ok(mounts) = process.mountinfo() else { continue };
-        let mounts = mounts.0;
-        let pid = process.pid.unsigned_abs();
-        if !paused.hold(pid) && pid != std::process::id() {
-            found.extend(volume.opened_by(&process, &mounts));
-            found.extend(volume.mapped_by(&process, &mounts));
-        }
-        let namespace = fs::read_link(format!("/proc/{pid}/ns/mnt"));
-        if namespace.is_ok_and(|namespace| namespaces.insert(namespace)) {
-            found.extend(volume.overlays(pid, &mounts));
+impl Writers {
+    /// Those that write to the volume in `folder` and are in none of `cgroups`.
+    ///
+    /// # Errors
+    /// When the folder's filesystem cannot be told.
+    pub fn strangers(&self, folder: &Path, cgroups: &[PathBuf]) -> Result<BTreeSet<Stranger>, mounts::Error> {
+        let (volume, paused) = (Volume::of(folder)?, Members::of(cgroups));
+        let processes = self.processes.iter().map(|process| (process, volume.written_by(process)));
+        let foreign = processes.filter(|(process, found)| !found.is_empty() && !process.is_one_of(&paused));
+        let found = foreign.flat_map(|(_, found)| found);
+        let others = self.others.iter().filter(|other| other.places.iter().any(|place| volume.meets(place)));
+        Ok(found.chain(others.map(|other| other.who.clone())).collect())
+    }
+}
+
+impl Stranger {
+    /// What it writes to, as whoever names it sees it.
+    fn file(&self) -> &Path {
+        match self {
+            Self::Open { file, .. } | Self::Mapped { file, .. } | Self::Loop { file, .. } | Self::Swap { file } => file,
+            Self::Overlay { upper } => upper,
+            Self::Exported { folder } => folder,
         }
     }
-    found.extend(volume.loops());
-    found.extend(volume.listed(mounts::SWAPS, |file| Stranger::Swap { file }));
-    for exports in ["/var/lib/nfs/etab", "/proc/fs/nfsd/exports"] {
-        found.extend(volume.listed(exports, |folder| Stranger::Exported { folder }));
-    }
-    Ok(found)
 }
 
 /// Processes of the cgroups that may have I/O in flight that a pause does not end.
@@ -153,78 +158,22 @@ impl Volume {
         inside.starts_with(&self.inside).then_some(inside)
     }
 
-    fn opened_by(&self, process: &Process, mounts: &[MountInfo]) -> Vec<Stranger> {
-        let pid = process.pid.unsigned_abs();
-        let mut found = Vec::new();
-        for descriptor in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
-            let about = fs::read_to_string(format!("/proc/{pid}/fdinfo/{}", descriptor.file_name().display()));
-            let Some((writes, mount)) = about.ok().and_then(|about| parse(&about)) else { continue };
-            let Some(mount) = mounts.iter().find(|known| writes && known.mnt_id == mount) else { continue };
-            let Ok(link) = fs::read_link(descriptor.path()) else { continue };
-            if let Some(file) = self.holds(mount, &link) {
-                found.push(Stranger::Open { pid, program: program(process), file });
-            }
-        }
-        found
-    }
-
-    fn mapped_by(&self, process: &Process, mounts: &[MountInfo]) -> Vec<Stranger> {
-        let pid = process.pid.unsigned_abs();
-        let mut found = Vec::new();
-        for map in process.maps().into_iter().flatten() {
-            let shared = MMPermissions::WRITE | MMPermissions::SHARED;
-            let MMapPath::Path(path) = &map.pathname else { continue };
-            if map.perms.contains(shared) && format!("{}:{}", map.dev.0, map.dev.1) == self.device.to_string() {
-                let file = mounts.iter().find_map(|mount| self.holds(mount, path));
-                found.extend(file.map(|file| Stranger::Mapped { pid, program: program(process), file }));
-            }
-        }
-        found
-    }
-
-    fn overlays(&self, pid: u32, mounts: &[MountInfo]) -> Vec<Stranger> {
-        let overlays = mounts.iter().filter(|mount| mount.fs_type == "overlay");
-        let uppers = overlays.filter_map(|mount| mount.super_options.get("upperdir")?.as_deref());
-        let through = |upper: &str| format!("/proc/{pid}/root{upper}");
-        uppers
-            .filter(|upper| self.holds_path(Path::new(&through(upper))) || self.holds_path(Path::new(upper)))
-            .map(|upper| Stranger::Overlay { upper: upper.into() })
-            .collect()
-    }
-
-    fn loops(&self) -> Vec<Stranger> {
-        let devices = fs::read_dir("/sys/class/block").into_iter().flatten().flatten();
-        let found = devices.filter_map(|device| {
-            let file = fs::read_to_string(device.path().join("loop/backing_file")).ok()?;
-            let file = PathBuf::from(file.trim_end_matches('\n'));
-            let device = device.file_name().to_string_lossy().into_owned();
-            self.holds_path(&file).then_some(Stranger::Loop { device, file })
+    fn written_by(&self, process: &Process) -> Vec<Stranger> {
+        let Process { pid, program, mounts, open, mapped, .. } = process;
+        let open = open.iter().filter_map(|(mount, file)| {
+            let mount = mounts.iter().find(|known| known.mnt_id == *mount)?;
+            Some(Stranger::Open { pid: *pid, program: program.clone(), file: self.holds(mount, file)? })
         });
-        found.collect()
+        let mapped = mapped.iter().filter(|(device, _)| *device == self.device.to_string()).filter_map(|(_, file)| {
+            let file = mounts.iter().find_map(|mount| self.holds(mount, file))?;
+            Some(Stranger::Mapped { pid: *pid, program: program.clone(), file })
+        });
+        open.chain(mapped).collect()
     }
 
-    /// What a file of the kernel's, or of a daemon's, names on this volume.
-    fn listed(&self, list: &str, stranger: impl Fn(PathBuf) -> Stranger) -> Vec<Stranger> {
-        let text = fs::read_to_string(list).unwrap_or_default();
-        mounts::first_paths(&text).filter(|path| self.holds_path(path)).map(stranger).collect()
+    /// Whether a place lies in this volume, or this volume below it.
+    fn meets(&self, place: &Place) -> bool {
+        place.device == self.device
+            && (place.inside.starts_with(&self.inside) || self.inside.starts_with(&place.inside))
     }
-
-    /// Whether a path lies in this volume, or this volume below it.
-    fn holds_path(&self, path: &Path) -> bool {
-        mounts::of(path).is_ok_and(|found| {
-            found.device == self.device
-                && (found.inside.starts_with(&self.inside) || self.inside.starts_with(&found.inside))
-        })
-    }
-}
-
-/// Whether a descriptor is open for writing, and the id of its mount.
-fn parse(about: &str) -> Option<(bool, i32)> {
-    let value = |name: &str| about.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-    let flags = u32::from_str_radix(value("flags:")?, 8).ok()?;
-    Some((flags & 0o3 != 0, value("mnt_id:")?.parse().ok()?))
-}
-
-fn program(process: &Process) -> String {
-    process.stat().map(|stat| stat.comm).unwrap_or_default()
 }

@@ -29,7 +29,7 @@ impl Btrfs {
         let leftover = try_out(&copying.taking, settings, Kind::Snapshot).await?;
         let mut btrfs = Self { copying, strangers: Strangers::default(), leftover, taken: None };
         if btrfs.is_paused() {
-            btrfs.strangers = Strangers::before(btrfs.taking()).await?;
+            btrfs.strangers = Strangers::before(btrfs.taking(), &settings.looks).await?;
         }
         Ok(btrfs)
     }

@@ -29,7 +29,7 @@ impl Reflink {
     pub(super) async fn prepare(mut copying: Copying, settings: &Settings) -> Result<Self, Error> {
         copying.fetch_earlier().await?;
         let leftover = try_out(&copying.taking, settings, Kind::Clones).await?;
-        let strangers = Strangers::before(&copying.taking).await?;
+        let strangers = Strangers::before(&copying.taking, &settings.looks).await?;
         Ok(Self { copying, strangers, leftover, taken: None })
     }
 }

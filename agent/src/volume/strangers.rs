@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use stillpoint_filetree::backup::OWN_PREFIX;
 use stillpoint_hooks::{mounts, strangers};
 
-use super::{Error, Taking};
+use super::{Error, Taking, looks::Looks};
 
 /// Changed files that are named; the others are counted.
 const NAMED: usize = 5;
@@ -16,14 +16,15 @@ const NAMED: usize = 5;
 /// Those that were seen so far.
 #[derive(Debug, Default)]
 pub(super) struct Strangers {
+    looks: Looks,
     before: Vec<String>,
     after: Vec<String>,
 }
 
 impl Strangers {
     /// Looks for them before the stop.
-    pub(super) async fn before(taking: &Taking) -> Result<Self, Error> {
-        Ok(Self { before: search(taking, None).await?, after: Vec::new() })
+    pub(super) async fn before(taking: &Taking, looks: &Looks) -> Result<Self, Error> {
+        Ok(Self { looks: looks.clone(), before: search(taking, looks, None).await?, after: Vec::new() })
     }
 
     /// An instant after which nothing should change; taken once the known writers stand still.
@@ -34,7 +35,7 @@ impl Strangers {
 
     /// Looks for them once more after the copy, and for what has changed since the instant.
     pub(super) async fn after(&mut self, taking: &Taking, since: Option<SystemTime>) -> Result<(), Error> {
-        self.after = search(taking, since).await?;
+        self.after = search(taking, &self.looks, since).await?;
         Ok(())
     }
 
@@ -47,10 +48,11 @@ impl Strangers {
     }
 }
 
-async fn search(taking: &Taking, since: Option<SystemTime>) -> Result<Vec<String>, Error> {
+async fn search(taking: &Taking, looks: &Looks, since: Option<SystemTime>) -> Result<Vec<String>, Error> {
     let (path, cgroups) = (taking.volume.path.clone(), taking.volume.cgroups.clone());
+    let writers = looks.look().await.ok_or_else(|| taking.stopped())?;
     let search = move || {
-        let found = strangers::search(&path, &cgroups)?;
+        let found = writers.strangers(&path, &cgroups)?;
         let mut names: Vec<_> = found.into_iter().map(|stranger| stranger.to_string()).collect();
         if let Some(since) = since {
             names.extend(changed(&path, since)?);

@@ -10,7 +10,7 @@ use stillpoint_api::{Level, Method};
 use stillpoint_filetree::backup::Read;
 use stillpoint_hooks::host::PodStop;
 
-use super::{Capture, Error, Stored, Taking, Window, copying::Copying, strangers::Strangers, took};
+use super::{Capture, Error, Settings, Stored, Taking, Window, copying::Copying, strangers::Strangers, took};
 
 pub(super) struct Whole {
     copying: Copying,
@@ -19,13 +19,13 @@ pub(super) struct Whole {
 }
 
 impl Whole {
-    pub(super) async fn prepare(mut copying: Copying) -> Result<Self, Error> {
+    pub(super) async fn prepare(mut copying: Copying, settings: &Settings) -> Result<Self, Error> {
         if copying.taking.choice.method != Method::Live {
             copying.read_all();
         }
         let mut whole = Self { copying, strangers: Strangers::default(), taken: None };
         if whole.watches() {
-            whole.strangers = Strangers::before(whole.taking()).await?;
+            whole.strangers = Strangers::before(whole.taking(), &settings.looks).await?;
         }
         Ok(whole)
     }

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use stillpoint_hooks::{guard::Stop, pods, strangers};
+use stillpoint_hooks::{guard::Stop, pods, strangers::Writers};
 use stillpoint_test_support::{loop_mount::LoopMount, require};
 
 use crate::{
@@ -106,6 +106,6 @@ fn who_starts_processes_all_the_time_is_found_whole_and_has_no_strangers_among_t
     for _ in 0..200 {
         let cgroups = pods::cgroups(&root, uid).unwrap();
         assert_eq!(cgroups, [pod.path()]);
-        assert_eq!(strangers::search(&mount.path(), &cgroups).unwrap().into_iter().collect::<Vec<_>>(), []);
+        assert_eq!(Writers::look().strangers(&mount.path(), &cgroups).unwrap().into_iter().collect::<Vec<_>>(), []);
     }
 }

@@ -2,14 +2,14 @@
 
 use std::{fs, path::Path, process::Command};
 
-use stillpoint_hooks::strangers::{self, Stranger};
+use stillpoint_hooks::strangers::{self, Stranger, Writers};
 use stillpoint_test_support::{loop_mount::LoopMount, require};
 
 use crate::{common::wait_for, deaths::Group, pause::Member};
 
 /// The strangers in a volume when nothing of it is paused.
 fn strangers(folder: &Path) -> Vec<Stranger> {
-    strangers::search(folder, &[]).unwrap().into_iter().collect()
+    Writers::look().strangers(folder, &[]).unwrap().into_iter().collect()
 }
 
 #[test]
@@ -27,7 +27,7 @@ fn writers_by_descriptor_by_map_through_a_loop_device_and_through_an_overlay_are
             .any(|found| matches!(found, Stranger::Open { file, .. } if file.ends_with("open")))
     });
     // who is in a cgroup that is paused is no stranger
-    assert_eq!(strangers::search(&outer.path(), std::slice::from_ref(&group.0)).unwrap().len(), 0);
+    assert_eq!(Writers::look().strangers(&outer.path(), std::slice::from_ref(&group.0)).unwrap().len(), 0);
     drop(opens);
 
     let maps = r#"exec python3 -c '

@@ -13,7 +13,7 @@ use super::{
     super::{locate::Located, wire},
     Ended, Member, Session, telling,
 };
-use crate::volume::{self, Settings, Target, Volume, Wish};
+use crate::volume::{self, Looks, Settings, Target, Volume, Wish};
 
 /// How long a drain may take.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -32,6 +32,7 @@ impl Session {
             exclude: Vec::new(),
             guard: self.node.config.guard.clone(),
             drain: self.stop_of(DRAIN),
+            looks: Looks::default(),
             cancel: self.cancel.clone(),
         }
     }

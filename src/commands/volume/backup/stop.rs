@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
-use stillpoint_agent::volume::{Settings, Wish};
+use stillpoint_agent::volume::{Looks, Settings, Wish};
 use stillpoint_api::Method;
 use stillpoint_hooks::{
     guard::{self, Release, Stop},
@@ -106,7 +106,8 @@ impl StopArgs {
         let hooks = kinds.into_iter().flat_map(of_kind).collect();
         let wish = Wish { method: method.map(Method::from), freeze, max_paused: max_paused << 20 };
         let drain = Stop { protect: vec![spool.clone()], ..times(max.unwrap_or(MAX_FROZEN)) };
-        let settings = Settings { budget, spool, exclude, guard: guard.config()?, drain, cancel };
+        let settings =
+            Settings { budget, spool, exclude, guard: guard.config()?, drain, looks: Looks::default(), cancel };
         Ok((wish, settings, Asked { pause, hooks, max }))
     }
 }
