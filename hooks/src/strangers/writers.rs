@@ -96,9 +96,9 @@ impl Place {
 
 impl Process {
     fn look(process: &process::Process, mounts: Arc<Vec<MountInfo>>) -> Option<Self> {
-        let pid = process.pid.unsigned_abs();
+        let pid = Some(process.pid.unsigned_abs()).filter(|pid| *pid != std::process::id())?;
         let (open, mapped) = (open(pid), mapped(process));
-        if pid == std::process::id() || (open.is_empty() && mapped.is_empty()) {
+        if open.is_empty() && mapped.is_empty() {
             return None;
         }
         let stat = process.stat().ok()?;
