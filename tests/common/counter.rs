@@ -28,7 +28,7 @@ use tokio::task::JoinHandle;
 use super::{
     cluster::{Real, config_map, config_maps, create, eventually, patch},
     in_pod::InPod,
-    volumes::{IDLE, NODE, file, pod},
+    volumes::{IDLE, NODE, file_in, pod},
 };
 
 /// Writes the counter to A and to B, every other time without a sync there, then to C, and says it. `$1` and `$2` are the
@@ -180,6 +180,6 @@ pub(crate) async fn numbers(repository: &Repository, real: &Real, name: &str) ->
     let wanted = format!("configmaps.core/{}/counter", real.namespace).parse().unwrap();
     let (resource, object) = backup.object(&wanted).await.unwrap().unwrap();
     let c = object.value(&resource).unwrap()["data"]["text"].as_str().unwrap().parse().unwrap();
-    let of = async |claim| number(&file(repository, name, claim, "counter").await.unwrap());
+    let of = async |claim| number(&file_in(repository, &backup, claim, "counter").await.unwrap());
     Numbers { a: of("a").await, b: of("b").await, c }
 }

@@ -13,7 +13,7 @@ use kube::Client;
 use serde_json::{Value, json};
 use stillpoint_agent::{Access, Agents, BackupRequest, HooksRequest, Node, NodeConfig, OnStep, Report, VolumesRequest};
 use stillpoint_api::{Scope, VolumeIntent};
-use stillpoint_catalog as catalog;
+use stillpoint_catalog::{self as catalog, Backup};
 use stillpoint_hooks::{guard, hook::journal::Journal};
 use stillpoint_repository::{Repository, Store, signing::Trust};
 use tempfile::TempDir;
@@ -102,7 +102,11 @@ pub(crate) async fn back_up(
 
 /// A file of a volume of a backup; none where the volume is not held.
 pub(crate) async fn file(repository: &Repository, backup: &str, claim: &str, path: &str) -> Option<Vec<u8>> {
-    let backup = catalog::find(repository, backup, &Trust::default()).await.unwrap();
+    file_in(repository, &catalog::find(repository, backup, &Trust::default()).await.unwrap(), claim, path).await
+}
+
+/// The same of a backup that was found: to find one is to look at all.
+pub(crate) async fn file_in(repository: &Repository, backup: &Backup, claim: &str, path: &str) -> Option<Vec<u8>> {
     let volumes = backup.volumes().await.unwrap();
     let (_, directory) = volumes.into_iter().find(|(record, _)| record.claim == claim)?;
     let reader = repository.reader().await.unwrap();
