@@ -178,12 +178,24 @@ fn mount_of(path: &Path, file: &File) -> Result<MountInfo, Error> {
 /// The mount table of each mount namespace, by one process that is in it; our own first.
 fn tables() -> impl Iterator<Item = (Process, Vec<MountInfo>)> {
     let mut namespaces = BTreeSet::new();
-    let others = procfs::process::all_processes().into_iter().flatten().filter_map(Result::ok);
-    Process::myself().into_iter().chain(others).filter_map(move |process| {
-        let namespace = fs::read_link(format!("/proc/{}/ns/mnt", process.pid));
-        let is_new = namespace.is_ok_and(|namespace| namespaces.insert(namespace));
-        is_new.then(|| process.mountinfo().ok().map(|mounts| (process, mounts.0)))?
+    Process::myself().into_iter().chain(processes()).filter_map(move |process| {
+        let namespace = fs::read_link(format!("/proc/{}/ns/mnt", process.pid)).ok()?;
+        if namespaces.contains(&namespace) {
+            return None;
+        }
+        // one that ends meanwhile must not stand for the others
+        let mounts = process.mountinfo().ok()?.0;
+        namespaces.insert(namespace);
+        Some((process, mounts))
     })
+}
+
+/// All processes of this host, the oldest first: those that live long tell of their namespace.
+pub(crate) fn processes() -> impl Iterator<Item = Process> {
+    let all = procfs::process::all_processes().into_iter().flatten().filter_map(Result::ok);
+    let mut all: Vec<_> = all.filter_map(|process| Some((process.stat().ok()?.starttime, process))).collect();
+    all.sort_by_key(|(started, _)| *started);
+    all.into_iter().map(|(_, process)| process)
 }
 
 /// The process whose mounts a path such as `/proc/123/root/data` or `/proc/123/fd/4` goes through.

@@ -60,7 +60,7 @@ impl Writers {
     #[must_use]
     pub fn look() -> Self {
         let mut seen = Mounts::default();
-        let all = process::all_processes().into_iter().flatten().filter_map(Result::ok);
+        let all = mounts::processes();
         let processes = all.filter_map(|process| Process::look(&process, seen.of(&process)?)).collect();
         let listed =
             |list: &str| mounts::first_paths(&fs::read_to_string(list).unwrap_or_default()).collect::<Vec<_>>();
