@@ -120,8 +120,9 @@ async fn of_two_agents_one_is_killed_while_writers_stand_still_and_the_cut_is_ta
 }
 
 /// What is sent in a second, so that an upload lasts.
-const SECOND: u64 = 4 << 20;
-const VOLUME: usize = 160 << 20;
+const SECOND: u64 = 2 << 20;
+/// Some packs of it wait to be sent when it is stopped: the kill must come well before that.
+const VOLUME: usize = 208 << 20;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_is_killed_in_the_upload_and_is_back_soon_goes_on_with_what_it_had_not_uploaded() {
